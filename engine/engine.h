@@ -1,0 +1,99 @@
+#ifndef MNEME_ENGINE_ENGINE_H_
+#define MNEME_ENGINE_ENGINE_H_
+
+// The engine: sessions, and one thread that computes for all of them. Every public method is
+// thread-safe; what it asks for happens on the engine thread, between two steps.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/channel.h"
+#include "engine/clock.h"
+#include "engine/config.h"
+#include "engine/request.h"
+#include "engine/stats.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/weights.h"
+#include "kernels/backend.h"
+
+namespace mneme {
+
+struct EngineOptions {
+  int64_t max_step_tokens = 2048;  // rows of one step
+  int64_t default_max_tokens = 1024;
+  int64_t max_sessions = 100000;
+  int64_t max_queued_requests = 1024;  // accepted and not ended, of all sessions
+  // Device memory for KV pages, fast weights and open-chunk rows; 0: half of the host's memory.
+  int64_t cache_bytes = 0;
+};
+
+// A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.
+struct ServedModel {
+  ModelConfig config;
+  GenerationDefaults defaults;
+  ModelWeights weights;
+  std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+class Engine {
+ public:
+  template <typename T>
+  using Done = std::function<void(absl::StatusOr<T>)>;
+
+  struct SessionPage {
+    std::vector<SessionInfo> sessions;  // ordered by id
+    std::string next_after;             // empty: no more
+  };
+
+  // `clock` and `stats` must outlive the engine. RESOURCE_EXHAUSTED if `cache_bytes` cannot hold
+  // even one session's step.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
+                                                        std::unique_ptr<Backend> backend,
+                                                        ServedModel model, const Clock& clock,
+                                                        StatsSink& stats);
+  // Ends every request with UNAVAILABLE and joins the engine thread.
+  virtual ~Engine() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual const GenerationDefaults& defaults() const = 0;
+  virtual const EngineOptions& options() const = 0;
+  virtual std::string backend_description() const = 0;
+  virtual const Tokenizer* tokenizer() const = 0;
+
+  // --- Sessions. `done` is called on the engine thread, exactly once, and must not block. ---
+  // An empty key.id is replaced by one that cannot be guessed. ALREADY_EXISTS, INVALID_ARGUMENT,
+  // RESOURCE_EXHAUSTED (max_sessions).
+  virtual void CreateSession(SessionKey key, SessionOptions options, Done<SessionInfo> done) = 0;
+  virtual void GetSession(SessionKey key, Done<SessionInfo> done) = 0;
+  // The tenant's sessions with ids greater than `after`, at most `limit` (> 0).
+  virtual void ListSessions(std::string tenant, std::string after, int limit,
+                            Done<SessionPage> done) = 0;
+  virtual void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) = 0;
+  // Its requests end with ABORTED; `done` gets the session as it was.
+  virtual void DeleteSession(SessionKey key, Done<SessionInfo> done) = 0;
+
+  // --- Requests. The channel gets the events, the last of them a RequestEnd; also for a request
+  // that is refused. ---
+  virtual void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) = 0;
+  virtual void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) = 0;
+  // Ends the request at the next step boundary with CANCELLED. NOT_FOUND if none is in flight.
+  virtual void Cancel(SessionKey key, std::string request_id, Done<std::monostate> done) = 0;
+
+  virtual void GetLoad(Done<EngineLoad> done) = 0;
+
+  // New requests are refused with UNAVAILABLE from now on; those in flight go on. After `grace`
+  // they are ended with UNAVAILABLE too. Returns when none is left.
+  virtual void Drain(absl::Duration grace) = 0;
+  // OK, or why the backend failed; from then on every call answers UNAVAILABLE. `on_failure` of
+  // SetFailureCallback is called once, on the engine thread.
+  virtual absl::Status health() const = 0;
+  virtual void SetFailureCallback(std::function<void(absl::Status)> on_failure) = 0;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_ENGINE_H_
