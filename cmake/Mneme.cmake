@@ -1,5 +1,5 @@
-# Settings shared by every target, and the three functions that make targets.
-include(CTest)
+# Settings shared by every target, and the functions that make targets.
+enable_testing()
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -12,6 +12,10 @@ endif()
 option(MNEME_ASAN "Build with AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
 option(MNEME_TSAN "Build with ThreadSanitizer" OFF)
 option(MNEME_FUZZ "Build the fuzz targets (needs clang)" OFF)
+set(MNEME_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where possible), ON, OFF")
+if(NOT MNEME_CUDA MATCHES "^(AUTO|OFF)$")
+  message(FATAL_ERROR "MNEME_CUDA=${MNEME_CUDA}: this version has no CUDA backend; use AUTO or OFF")
+endif()
 
 find_program(CCACHE ccache)
 if(CCACHE)
@@ -28,20 +32,23 @@ include_directories("${CMAKE_SOURCE_DIR}")
 add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Werror)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-restrict)  # false positives of GCC 12
+else()
+  add_compile_options(-Wno-sign-conversion)  # GCC's -Wconversion does not imply it, clang's does
 endif()
-if(MNEME_ASAN)
-  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all
-                      -fno-omit-frame-pointer)
-  add_link_options(-fsanitize=address,undefined)
+
+# The compiler instruments, and links the run time of, the sanitizers given.
+function(mneme_sanitize sanitizers)
+  add_compile_options(-fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${sanitizers})
+endfunction()
+if(MNEME_ASAN OR MNEME_FUZZ)
+  mneme_sanitize(address,undefined)
 endif()
 if(MNEME_TSAN)
-  add_compile_options(-fsanitize=thread)
-  add_link_options(-fsanitize=thread)
+  mneme_sanitize(thread)
 endif()
 if(MNEME_FUZZ)
-  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
-                      -fno-omit-frame-pointer)
-  add_link_options(-fsanitize=address,undefined)
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
 # mneme_library(NAME SOURCES a.cc… [DEPS target…]): a static library of one room.
@@ -59,19 +66,28 @@ function(mneme_binary name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 endfunction()
 
-# mneme_test(NAME SOURCES a.cc… [DEPS target…] [LABELS unit|slow|e2e…] [TIMEOUT seconds]):
+# mneme_test(NAME SOURCES a.cc… [DEPS target…] [LABELS unit|slow|soak|e2e…] [TIMEOUT seconds]):
 # a GoogleTest program. Label `unit` (the default) is what `./dev unit` runs. Tests run in the
 # root of the repository, so that fixtures are named `tests/…` and `models/…`.
 function(mneme_test name)
   cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest_main)
+  mneme_add_test(${name} COMMAND ${name} LABELS ${arg_LABELS} TIMEOUT ${arg_TIMEOUT})
+endfunction()
+
+# mneme_add_test(NAME COMMAND program [argument…] [LABELS …] [TIMEOUT seconds]): registers a
+# program that is built elsewhere. Each test also carries its room (tests/<room>) as a label.
+function(mneme_add_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "COMMAND;LABELS" ${ARGN})
   if(NOT arg_LABELS)
     set(arg_LABELS unit)
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  add_executable(${name} ${arg_SOURCES})
-  target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+  file(RELATIVE_PATH room "${CMAKE_SOURCE_DIR}/tests" "${CMAKE_CURRENT_SOURCE_DIR}")
+  string(REGEX REPLACE "/.*" "" room "${room}")
+  add_test(NAME ${name} COMMAND ${arg_COMMAND} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS};${room}" TIMEOUT ${arg_TIMEOUT})
 endfunction()
