@@ -12,20 +12,10 @@
 #include "absl/status/statusor.h"
 #include "base/dtype.h"
 #include "engine/config.h"
+#include "engine/tensor_source.h"
 #include "kernels/backend.h"
 
 namespace mneme {
-
-// Where parameters come from: a checkpoint, or a generator of random ones.
-class TensorSource {
- public:
-  virtual ~TensorSource() = default;
-  // The tensor `name`, which must have the shape [rows, cols]; cols = 0 asks for a vector [rows],
-  // which comes back as [1, rows]. A conv [d, 1, 5] is asked for as [d, 5]. NOT_FOUND or
-  // INVALID_ARGUMENT with the name. The memory lives as long as the source.
-  virtual absl::StatusOr<HostTensor> Find(const std::string& name, int64_t rows,
-                                          int64_t cols) const = 0;
-};
 
 struct LayerWeights {
   DeviceBuffer input_norm;      // float32 [d]
