@@ -29,4 +29,5 @@ USER 65532:65532
 EXPOSE 50051 9090
 ENTRYPOINT ["mneme-server"]
 CMD ["--model", "/models/mneme-demo", "--backend", "cpu", "--host", "0.0.0.0", "--port", "50051", \
-     "--metrics_host", "0.0.0.0", "--metrics_port", "9090"]
+     "--metrics_host", "0.0.0.0", "--metrics_port", "9090", \
+     "--data_dir", "/var/lib/mneme"]
