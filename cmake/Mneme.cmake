@@ -30,6 +30,8 @@ find_package(absl CONFIG REQUIRED)
 include_directories("${CMAKE_SOURCE_DIR}")
 
 add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Werror)
+# Designated initialisers may leave defaults alone.
+add_compile_options(-Wno-missing-field-initializers)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-restrict)  # false positives of GCC 12
 else()
