@@ -40,8 +40,8 @@ absl::Status CheckBias(int32_t id, float bias, int64_t vocab_size) {
   return absl::OkStatus();
 }
 
-// −∞ or finite.
-float Cleaned(float logit) { return std::isnan(logit) ? -kInfinity : std::min(logit, kLargest); }
+// −∞ or finite. std::max gives its first argument where the second is NaN.
+float Cleaned(float logit) { return std::min(std::max(-kInfinity, logit), kLargest); }
 
 bool InVocabulary(int32_t id, size_t vocab_size) {
   return id >= 0 && static_cast<size_t>(id) < vocab_size;

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 #include <set>
-#include <string>
 #include <vector>
 
 namespace mneme {
@@ -14,7 +13,6 @@ namespace {
 
 using ::testing::Each;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -66,44 +64,6 @@ std::vector<float> LogitsOf(const std::vector<double>& probabilities) {
   std::vector<float> logits;
   for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
   return logits;
-}
-
-TEST(RandomTest, PhiloxGivesTheKnownAnswersOfRandom123) {
-  EXPECT_THAT(Philox4x32({0, 0, 0, 0}, {0, 0}),
-              ElementsAre(0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
-  const uint32_t ones = 0xffffffff;
-  EXPECT_THAT(Philox4x32({ones, ones, ones, ones}, {ones, ones}),
-              ElementsAre(0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd));
-  EXPECT_THAT(
-      Philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
-      ElementsAre(0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1));
-}
-
-TEST(RandomTest, UniformAtUsesEveryBitOfSeedAndPosition) {
-  std::set<double> values;
-  for (int bit = 0; bit < 64; ++bit) {
-    values.insert(UniformAt(uint64_t{1} << bit, 0));
-    values.insert(UniformAt(0, uint64_t{1} << bit));
-  }
-  values.insert(UniformAt(0, 0));
-  EXPECT_THAT(values, SizeIs(129));
-  EXPECT_GE(*values.begin(), 0);
-  EXPECT_LT(*values.rbegin(), 1);
-}
-
-TEST(RandomTest, UniformAtHasTheMomentsOfAUniformNumberOverPositionsAndOverSeeds) {
-  constexpr int kCount = 100000;
-  double by_position = 0, by_seed = 0, products = 0;
-  for (uint64_t i = 0; i < kCount; ++i) {
-    by_position += UniformAt(1, i);
-    by_seed += UniformAt(i, 1);
-    products += UniformAt(1, i) * UniformAt(1, i + 1);
-  }
-  // Five standard deviations; 0.3005 is that of the products of neighbours, which share a factor.
-  const double root = std::sqrt(kCount);
-  EXPECT_NEAR(by_position / kCount, 0.5, 5 * 0.2887 / root);
-  EXPECT_NEAR(by_seed / kCount, 0.5, 5 * 0.2887 / root);
-  EXPECT_NEAR(products / kCount, 0.25, 5 * 0.3005 / root);
 }
 
 TEST(SamplerTest, GreedyTakesTheHighestLogitAndOfEqualOnesTheLowestId) {
@@ -350,72 +310,6 @@ TEST(SamplerTest, LogProbsOfALargeVocabularyArePrecise) {
   EXPECT_NEAR(WithLogProbs(logits, Greedy(), 0).logprob.value(), -std::log(total), 1e-9);
   std::fill(logits.begin(), logits.end(), 5.0F);
   EXPECT_NEAR(WithLogProbs(logits, Greedy(), 0).logprob.value(), -std::log(150000.0), 1e-6);
-}
-
-struct BadParams {
-  std::string name;  // of the field, as the message has it
-  SamplingParams params;
-};
-
-class ValidationTest : public ::testing::TestWithParam<BadParams> {};
-
-TEST_P(ValidationTest, NamesTheField) {
-  const absl::Status status = ValidateSamplingParams(GetParam().params, 10);
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().name));
-}
-
-template <typename T>
-void AddBad(const std::string& name, T SamplingParams::*field, const std::vector<T>& values,
-            std::vector<BadParams>* bad) {
-  for (const T& value : values) {
-    bad->push_back({name, {}});
-    bad->back().params.*field = value;
-  }
-}
-
-std::vector<BadParams> AllBadParams() {
-  using P = SamplingParams;
-  using Bias = std::vector<std::pair<int32_t, float>>;
-  std::vector<BadParams> bad;
-  AddBad("temperature is", &P::temperature, {-0.1F, 100.1F, kNan, kInf, -kInf}, &bad);
-  AddBad("top_p is", &P::top_p, {0.0F, -0.5F, 1.001F, kNan, kInf, -kInf}, &bad);
-  AddBad("min_p is", &P::min_p, {-0.1F, 1.1F, kNan, kInf, -kInf}, &bad);
-  AddBad("top_k is", &P::top_k, {-1, std::numeric_limits<int32_t>::min()}, &bad);
-  AddBad("repetition_penalty is", &P::repetition_penalty, {0.0F, -1.0F, kNan, kInf}, &bad);
-  AddBad("presence_penalty is", &P::presence_penalty, {-2.1F, 2.1F, kNan, kInf, -kInf}, &bad);
-  AddBad("frequency_penalty is", &P::frequency_penalty, {-2.1F, 2.1F, kNan, kInf, -kInf}, &bad);
-  AddBad("logit_bias names token", &P::logit_bias, {Bias{{-1, 0.0F}}, Bias{{0, 1.0F}, {10, 0.0F}}},
-         &bad);
-  AddBad("logit_bias of token 3", &P::logit_bias,
-         {Bias{{3, kNan}}, Bias{{3, kInf}}, Bias{{3, -kInf}}}, &bad);
-  return bad;
-}
-
-INSTANTIATE_TEST_SUITE_P(EachBadValue, ValidationTest, ::testing::ValuesIn(AllBadParams()));
-
-TEST(ValidateSamplingParamsTest, AcceptsTheDefaultsAndTheEndsOfEachRange) {
-  EXPECT_TRUE(ValidateSamplingParams({}, 10).ok());
-  SamplingParams low = {0,
-                        std::numeric_limits<float>::denorm_min(),
-                        0,
-                        0,
-                        std::numeric_limits<float>::denorm_min(),
-                        -2,
-                        -2,
-                        0,
-                        {{0, -kLargest}}};
-  EXPECT_TRUE(ValidateSamplingParams(low, 10).ok());
-  SamplingParams high = {100,
-                         1,
-                         1,
-                         std::numeric_limits<int32_t>::max(),
-                         kLargest,
-                         2,
-                         2,
-                         ~uint64_t{0},
-                         {{9, kLargest}}};
-  EXPECT_TRUE(ValidateSamplingParams(high, 10).ok());
 }
 
 }  // namespace
