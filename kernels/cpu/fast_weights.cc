@@ -142,7 +142,6 @@ void FastWeights::Skip(const ChunkUpdate& update, ChunkUpdateResult& result) {
   const int64_t d = update.target.cols, f = update.z.cols;
   float* delta = static_cast<float*>(update.delta);
   result.skipped = true;
-  result.clipped = false;
   if (update.delta_is_zero) {
     std::memset(delta, 0, static_cast<size_t>(d * f) * sizeof(float));
     return;

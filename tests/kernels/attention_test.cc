@@ -1,0 +1,228 @@
+// Rotary embedding, the paged cache and attention over it, of several sequences in one batch.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "tests/kernels/backend_fixture.h"
+
+namespace mneme {
+namespace {
+
+struct AttentionCase {
+  QkvShape shape;
+  int64_t page_tokens = 16;
+  int64_t window = 0;
+  bool normalise = true;
+  // (position of the first row, rows) of each sequence.
+  std::vector<std::pair<int64_t, int64_t>> sequences;
+};
+
+class AttentionTest : public BackendTest {
+ protected:
+  static RopeSpec Rope(int64_t head_dim, std::vector<double>& frequencies) {
+    for (int64_t i = 0; i < head_dim / 2; ++i) {
+      frequencies.push_back(
+          std::pow(1e4, -2 * static_cast<double>(i) / static_cast<double>(head_dim)));
+    }
+    return {.inverse_frequencies = frequencies, .attention_factor = 1.25};
+  }
+
+  // Runs RotateAndStore and Attention on random rows and checks both against the reference.
+  void Check(const AttentionCase& c);
+};
+INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, testing::ValuesIn(BackendCases()), NameOfCase);
+
+// A sequence of the test: what its cache holds and what its rows must become.
+struct SequenceData {
+  std::vector<int32_t> pages;
+  std::vector<PageTable> tables;
+  int64_t kept_from = 0;  // earlier positions are no longer in the cache
+  Tensor k, v;            // of the positions kept, new rows included
+  Tensor q;               // of the new rows, rotated
+};
+
+void AttentionTest::Check(const AttentionCase& c) {
+  const auto& [hq, hkv, hd] = c.shape;
+  SCOPED_TRACE(testing::Message() << hq << " query heads, " << hkv << " kv heads of " << hd
+                                  << ", pages of " << c.page_tokens << ", window " << c.window);
+  std::vector<double> frequencies;
+  const RopeSpec rope = Rope(hd, frequencies);
+  const DType kv_dtype = backend_->kv_dtype();
+  const Tensor q_weight = Random(1, hd), k_weight = Random(1, hd);
+
+  // Which positions and pages each sequence has.
+  std::vector<SequenceData> data(c.sequences.size());
+  int64_t n = 0, page_count = 1;
+  for (size_t s = 0; s < data.size(); ++s) {
+    const auto [first, rows] = c.sequences[s];
+    const int64_t oldest = c.window > 0 ? std::max<int64_t>(0, first - c.window + 1) : 0;
+    data[s].kept_from = oldest / c.page_tokens * c.page_tokens;
+    const int64_t kept = first + rows - data[s].kept_from;
+    data[s].pages.resize(static_cast<size_t>((kept + c.page_tokens - 1) / c.page_tokens));
+    page_count += static_cast<int64_t>(data[s].pages.size());
+    data[s].k = Random(kept, hkv * hd, kv_dtype);
+    data[s].v = Random(kept, hkv * hd, kv_dtype);
+    n += rows;
+  }
+  std::vector<int32_t> shuffled(static_cast<size_t>(page_count));
+  std::iota(shuffled.begin(), shuffled.end(), 0);
+  std::shuffle(shuffled.begin(), shuffled.end(), random_);
+  for (SequenceData& sequence : data) {
+    for (int32_t& page : sequence.pages) {
+      page = shuffled.back();
+      shuffled.pop_back();
+    }
+    const PageTable table{sequence.pages, sequence.kept_from};
+    sequence.tables = {PageTable{}, table};
+  }
+
+  // The pool: pages of two layers, of which the second is the one at hand.
+  const int64_t layer_elements = 2 * c.page_tokens * hkv * hd;
+  const DeviceMatrix pool = Poisoned(page_count, 2 * layer_elements, kv_dtype);
+  KvLayer kv{pool.view.Columns(layer_elements, 1).data,
+             kv_dtype,
+             2 * layer_elements * SizeOf(kv_dtype),
+             c.page_tokens,
+             hkv,
+             hd,
+             1};
+  const auto cached = [&](const SequenceData& sequence, int64_t slot, int64_t part) {
+    const int64_t page = sequence.pages[static_cast<size_t>(slot / c.page_tokens)];
+    const int64_t row = part * c.page_tokens + slot % c.page_tokens;
+    return pool.view.Rows(page, 1).Columns(layer_elements + row * hkv * hd, hkv * hd);
+  };
+
+  Tensor qkv = RandomActivations(n, (hq + 2 * hkv) * hd);
+  const DeviceMatrix rows = UploadActivations(qkv);
+  std::vector<SequenceRows> batch;
+  int64_t row = 0;
+  for (size_t s = 0; s < data.size(); ++s) {
+    const auto [first, count] = c.sequences[s];
+    SequenceData& sequence = data[s];
+    batch.push_back({row, count, first, sequence.tables});
+    const int64_t past = sequence.k.rows - count;
+    for (int64_t slot = 0; slot < past; ++slot) {
+      stream_->CopyRows(Upload(sequence.k.Rows(slot, 1), kv_dtype).view, cached(sequence, slot, 0));
+      stream_->CopyRows(Upload(sequence.v.Rows(slot, 1), kv_dtype).view, cached(sequence, slot, 1));
+    }
+    sequence.q = Tensor(count, hq * hd);
+    for (int64_t i = 0; i < count; ++i, ++row) {
+      for (int64_t head = 0; head < hq + 2 * hkv; ++head) {
+        Tensor values(1, hd);
+        for (int64_t j = 0; j < hd; ++j) values.at(0, j) = qkv.at(row, head * hd + j);
+        const bool is_q = head < hq, is_v = head >= hq + hkv;
+        if (!is_v) {
+          if (c.normalise) values = reference::RmsNorm(values, is_q ? q_weight : k_weight, 1e-6);
+          reference::Rotate(rope, first + i, 0, 0, values);
+        }
+        Tensor& to = is_q ? sequence.q : is_v ? sequence.v : sequence.k;
+        const int64_t to_row = is_q ? i : past + i;
+        const int64_t to_head = is_q ? head : is_v ? head - hq - hkv : head - hq;
+        for (int64_t j = 0; j < hd; ++j) to.at(to_row, to_head * hd + j) = values.at(0, j);
+      }
+    }
+  }
+
+  const DeviceMatrix q_weights = Upload(q_weight, DType::kF32);
+  const DeviceMatrix k_weights = Upload(k_weight, DType::kF32);
+  const DeviceMatrix angles = Poisoned(n, hd, DType::kF32);
+  const DeviceMatrix out = PoisonedActivations(n, hq * hd);
+  const std::vector<int32_t> tokens(static_cast<size_t>(n));
+  const float scale = 1 / std::sqrt(static_cast<float>(hd));
+  const QkNorm norm =
+      c.normalise ? QkNorm{q_weights.view.data, k_weights.view.data, 1e-6f} : QkNorm{};
+  stream_->BeginStep({tokens, batch});
+  stream_->ComputeRope(rope, angles.view);
+  stream_->RotateAndStore(rows.view, c.shape, norm, angles.view, kv);
+  stream_->Attention(rows.view, c.shape, kv, c.window, scale, out.view);
+  ASSERT_TRUE(stream_->Synchronize().ok());
+
+  const Tensor result = Read(out.view);
+  for (size_t s = 0; s < data.size(); ++s) {
+    const SequenceData& sequence = data[s];
+    for (int64_t slot = 0; slot < sequence.k.rows; ++slot) {
+      ExpectNear(Read(cached(sequence, slot, 0)), sequence.k.Rows(slot, 1), 8 * ElementTolerance());
+      ExpectNear(Read(cached(sequence, slot, 1)), sequence.v.Rows(slot, 1), ElementTolerance());
+    }
+    const Tensor expected = reference::Attention(sequence.q, sequence.k, sequence.v, c.shape,
+                                                 c.window, static_cast<double>(scale));
+    ExpectNear(result.Rows(batch[s].first_row, batch[s].row_count), expected,
+               16 * ElementTolerance());
+  }
+}
+
+TEST_P(AttentionTest, PrefillFromTheStart) {
+  Check({.shape = {4, 4, 64}, .sequences = {{0, 1}}});
+  Check({.shape = {4, 2, 32}, .sequences = {{0, 100}}});
+  Check({.shape = {16, 8, 128}, .sequences = {{0, 70}}});
+}
+
+TEST_P(AttentionTest, DecodeRowsAndPrefillPiecesOfSeveralSequencesTogether) {
+  Check({.shape = {8, 2, 64}, .sequences = {{200, 1}, {0, 37}, {65, 1}, {127, 70}, {15, 2}}});
+  Check({.shape = {3, 1, 96}, .sequences = {{0, 1}, {64, 64}, {300, 1}}});
+}
+
+TEST_P(AttentionTest, OddHeadsPagesAndGroups) {
+  Check({.shape = {5, 5, 16}, .page_tokens = 1, .sequences = {{9, 8}}});
+  Check({.shape = {7, 1, 16}, .page_tokens = 7, .sequences = {{33, 30}, {3, 1}}});
+  Check({.shape = {6, 3, 6}, .page_tokens = 24, .sequences = {{50, 21}}});
+  Check({.shape = {2, 1, 10}, .page_tokens = 100, .normalise = false, .sequences = {{101, 3}}});
+  Check({.shape = {80, 1, 8}, .page_tokens = 16, .sequences = {{20, 3}}});
+}
+
+TEST_P(AttentionTest, WindowsSmallerAndLargerThanTheContext) {
+  for (const int64_t window : {1, 2, 16, 63, 64, 65, 1000}) {
+    Check({.shape = {4, 2, 32}, .window = window, .sequences = {{0, 90}, {150, 1}, {77, 40}}});
+  }
+}
+
+TEST_P(AttentionTest, EarlyPagesMayBeFreedBehindAWindow) {
+  Check({.shape = {4, 4, 64}, .window = 128, .sequences = {{16000, 64}, {5000, 1}, {130, 200}}});
+  Check({.shape = {4, 1, 32}, .page_tokens = 32, .window = 50, .sequences = {{999, 3}}});
+}
+
+TEST_P(AttentionTest, PositionsReachTensOfMillions) {
+  Check({.shape = {2, 1, 64}, .window = 40, .sequences = {{10'000'000, 20}, {50'000'001, 1}}});
+}
+
+TEST_P(AttentionTest, ALongContextIsSharedOutOverThreads) {
+  Check({.shape = {2, 1, 16}, .page_tokens = 64, .sequences = {{3000, 1}}});
+  Check({.shape = {2, 1, 16}, .page_tokens = 64, .window = 2500, .sequences = {{3000, 40}}});
+}
+
+TEST_P(AttentionTest, RandomShapes) {
+  for (int i = 0; i < 20; ++i) {
+    const int64_t kv_heads = RandomInt(1, 3);
+    AttentionCase c{.shape = {kv_heads * RandomInt(1, 5), kv_heads, 2 * RandomInt(1, 40)}};
+    c.page_tokens = RandomInt(1, 40);
+    c.window = RandomInt(0, 1) * RandomInt(1, 200);
+    c.normalise = RandomInt(0, 1) == 1;
+    for (int64_t s = RandomInt(1, 4); s > 0; --s) {
+      c.sequences.push_back({RandomInt(0, 200), RandomInt(0, 1) == 0 ? 1 : RandomInt(1, 90)});
+    }
+    Check(c);
+  }
+}
+
+TEST_P(AttentionTest, RopeIsExactAtLargePositions) {
+  std::vector<double> frequencies;
+  const RopeSpec rope = Rope(128, frequencies);
+  for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{123'457}, int64_t{100'000'007}}) {
+    const std::vector<int32_t> tokens = {0};
+    const SequenceRows sequence{0, 1, position, {}};
+    const DeviceMatrix out = Poisoned(1, 128, DType::kF32);
+    stream_->BeginStep({tokens, {&sequence, 1}});
+    stream_->ComputeRope(rope, out.view);
+    const Tensor angles = Read(out.view);
+    for (int64_t i = 0; i < 64; ++i) {
+      const long double angle = static_cast<long double>(position) *
+                                static_cast<long double>(frequencies[static_cast<size_t>(i)]);
+      EXPECT_NEAR(angles.at(0, i), static_cast<double>(std::cos(angle)) * 1.25, 2e-7);
+      EXPECT_NEAR(angles.at(0, 64 + i), static_cast<double>(std::sin(angle)) * 1.25, 2e-7);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mneme

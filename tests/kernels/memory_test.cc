@@ -1,0 +1,84 @@
+// Memory, creation and failure.
+
+#include <cstdint>
+#include <limits>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "tests/kernels/backend_fixture.h"
+
+namespace mneme {
+namespace {
+
+class MemoryTest : public BackendTest {};
+INSTANTIATE_TEST_SUITE_P(Backends, MemoryTest, testing::ValuesIn(BackendCases()), NameOfCase);
+
+TEST_P(MemoryTest, AllocatesAlignedMemoryThatKeepsWhatIsWritten) {
+  for (const int64_t bytes : {int64_t{0}, int64_t{1}, int64_t{1000}, int64_t{1} << 30}) {
+    auto buffer = backend_->Allocate(bytes);
+    ASSERT_TRUE(buffer.ok()) << buffer.status();
+    EXPECT_EQ(buffer->size_bytes(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % 64, 0u);
+    if (bytes == 0) continue;
+    const char written = 42;
+    char read = 0;
+    stream_->CopyFromHost(static_cast<char*>(buffer->data()) + bytes - 1, &written, 1);
+    stream_->CopyToHost(&read, static_cast<char*>(buffer->data()) + bytes - 1, 1);
+    ASSERT_TRUE(stream_->Synchronize().ok());
+    EXPECT_EQ(read, written);
+  }
+}
+
+TEST_P(MemoryTest, RefusesMoreMemoryThanThereIs) {
+  for (const int64_t bytes : {int64_t{-1}, int64_t{1} << 50, std::numeric_limits<int64_t>::max()}) {
+    EXPECT_EQ(backend_->Allocate(bytes).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
+TEST_P(MemoryTest, RefusesToPackPartsThatDoNotFitTogether) {
+  const std::vector<float> values(12);
+  const auto code = [&](std::vector<HostTensor> parts) {
+    return backend_->Pack(parts).status().code();
+  };
+  const HostTensor good{values.data(), DType::kF32, 3, 4};
+  EXPECT_EQ(code({good}), absl::StatusCode::kOk);
+  EXPECT_EQ(code({}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({good, {values.data(), DType::kF32, 4, 3}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{values.data(), DType::kF32, 0, 4}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{values.data(), DType::kF32, 3, -4}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({{nullptr, DType::kF32, 3, 4}}), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_P(MemoryTest, DescribesItself) { EXPECT_NE(backend_->description(), ""); }
+
+TEST(CpuBackendTest, RefusesADTypeThatItCannotMultiplyIn) {
+  EXPECT_EQ(CreateCpuBackend({.matmul_dtype = DType::kF16}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CreateCpuBackend({.threads = -1}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(CpuBackendTest, UsesAllProcessorsUnlessTold) { EXPECT_TRUE(CreateCpuBackend({}).ok()); }
+
+// Sanitizers abort on allocations of this size instead of throwing.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(CpuBackendTest, LatchesAFailureUntilTheEnd) {
+  auto backend = CreateCpuBackend({});
+  ASSERT_TRUE(backend.ok());
+  auto stream = (*backend)->CreateStream();
+  ASSERT_TRUE(stream.ok());
+  std::vector<float> values(8, 1.0f);
+  const Matrix target{values.data(), DType::kF32, 1, 1, 1};
+  const Matrix conv{values.data(), DType::kF32, 1, 5, 5};
+  const Matrix endless{values.data(), DType::kF32, 1, int64_t{1} << 52, int64_t{1} << 52};
+  const ChunkUpdate update{.target = target, .z = endless, .delta = values.data()};
+  ChunkUpdateResult result;
+  (*stream)->UpdateFastWeights({.conv = conv, .learning_rate = 1}, {&update, 1}, &result);
+  EXPECT_EQ((*stream)->Synchronize().code(), absl::StatusCode::kInternal);
+  const float before = values[0], other = 7;
+  (*stream)->CopyFromHost(values.data(), &other, sizeof other);
+  EXPECT_EQ(values[0], before);  // a failed stream does nothing
+  EXPECT_EQ((*stream)->Synchronize().code(), absl::StatusCode::kInternal);
+}
+#endif
+
+}  // namespace
+}  // namespace mneme
