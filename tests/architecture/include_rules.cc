@@ -31,22 +31,22 @@ const std::map<std::string, Names>& Rooms() {
 // is the stem of a file in engine/, one with '/' a folder.
 constexpr const char* kEngineUnits = R"(
 error clock
-config
+config config_json config_rope
 request sampling_params
-event_queue channel
+channel intake
 stats
-safetensors safetensors_checkpoint safetensors_header tensor_source
+safetensors safetensors_header safetensors_checkpoint tensor_source
 tokenizer/
 pool
-sampler stop_matcher
-weights
-session
+sampler stop_matcher text_stream
+weights random_weights
+session session_cache request_records sequence_step
 fast_weights
 session_table
 session_store
 scheduler
 model
-engine
+engine engine_loop job append_job generate_job input_resolver
 )";
 
 // Folders whose headers only the rooms named may see.
