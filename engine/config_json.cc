@@ -8,6 +8,7 @@ namespace mneme {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
+constexpr size_t kMaxQuotedBytes = 80;
 
 // Whether `value` is an integer in [low, high], which it then writes to `result`.
 bool ReadInteger(const nlohmann::json& value, int64_t low, int64_t high, int64_t* result) {
@@ -125,8 +126,7 @@ void ConfigJson::FailValue(const std::string& key, const std::string& must) {
   if (Has(key)) {
     // `replace`: the value may hold bytes that are not UTF-8.
     found = object_[key].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    constexpr size_t kLongest = 80;
-    if (found.size() > kLongest) found = found.substr(0, kLongest) + "…";
+    if (found.size() > kMaxQuotedBytes) found = found.substr(0, kMaxQuotedBytes) + "…";
     found = absl::StrCat("is ", found);
   }
   Fail(absl::InvalidArgumentError(absl::StrCat("\"", key, "\" must be ", must, ", but ", found)));

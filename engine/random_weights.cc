@@ -15,6 +15,7 @@ namespace {
 
 constexpr double kConvCentre = 0.02;
 constexpr int64_t kConvTaps = 5;
+constexpr int kLargestSum = 4 * 255;  // of four bytes
 
 struct Shape {
   absl::string_view name;
@@ -75,7 +76,6 @@ uint64_t StreamStart(uint64_t seed, const std::string& name) {
 
 // Values close to normal: the sum of four bytes, centred and scaled.
 void FillNormal(uint64_t start, double deviation, std::vector<uint16_t>& values) {
-  constexpr int kLargestSum = 4 * 255;
   const double unit = std::sqrt(4 * (256.0 * 256.0 - 1) / 12);  // the sum's deviation
   std::array<uint16_t, kLargestSum + 1> table;
   for (int sum = 0; sum <= kLargestSum; ++sum) {

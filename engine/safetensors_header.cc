@@ -13,6 +13,7 @@ namespace mneme {
 namespace {
 
 constexpr size_t kMaxRank = 8;
+constexpr size_t kMaxQuotedBytes = 128;
 
 struct DTypeName {
   absl::string_view name;
@@ -146,9 +147,9 @@ int64_t SafetensorsElementBytes(absl::string_view dtype) {
 }
 
 std::string QuotedName(absl::string_view name) {
-  constexpr size_t kLongest = 128;
-  const bool shortened = name.size() > kLongest;
-  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)), shortened ? "…\"" : "\"");
+  const bool shortened = name.size() > kMaxQuotedBytes;
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxQuotedBytes)),
+                      shortened ? "…\"" : "\"");
 }
 
 }  // namespace mneme

@@ -13,10 +13,12 @@
 namespace mneme {
 namespace {
 
+constexpr int64_t kBlock = 4096;  // elements checked at a time
+constexpr int64_t kTile = 32;     // rows and columns transposed at a time
+
 // Whether no element is infinite or NaN: whether no exponent has all bits set.
 template <typename Bits>
 bool ExponentsBelow(const void* data, int64_t count, Bits all_ones) {
-  constexpr int64_t kBlock = 4096;
   std::array<Bits, kBlock> block;  // the tensor may be unaligned
   for (int64_t first = 0; first < count; first += kBlock) {
     const int64_t size = std::min(kBlock, count - first);
@@ -58,7 +60,6 @@ double FrobeniusNorm(const HostTensor& tensor) {
 
 // A square matrix transposed, in memory of its own; tiles keep both sides in cache.
 std::vector<char> Transpose(const HostTensor& square) {
-  constexpr int64_t kTile = 32;
   const int64_t n = square.rows;
   const int64_t element = SizeOf(square.dtype);
   std::vector<char> result(static_cast<size_t>(n * n * element));
