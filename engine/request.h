@@ -134,7 +134,6 @@ enum class FinishReason : uint8_t { kStop, kLength };
 struct Finished {
   FinishReason reason = FinishReason::kLength;
   std::string matched_stop;  // the stop string, if one ended the text
-  std::string text;          // what was held back for a stop string that did not come
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   uint64_t chunks_closed = 0;  // by this request

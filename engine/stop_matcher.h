@@ -38,6 +38,9 @@ class StopMatcher {
   // the stream, and the text after it is dropped: call nothing more.
   Result Push(absl::string_view piece);
 
+  // Whether text is held back.
+  bool holding() const { return !held_.empty(); }
+
   // Ends the stream without a match: returns what was held back.
   std::string Flush();
 

@@ -22,6 +22,8 @@ constexpr char kNotSpace[] =
 constexpr std::array<absl::string_view, 7> kGroups = {"(?:", "(?i:", "(?=", "(?!",
                                                       "(?>", "(?<=", "(?<!"};
 
+bool InRange(char c, char first, char last) { return c >= first && c <= last; }
+
 class Translator {
  public:
   explicit Translator(absl::string_view pattern) : rest_(pattern) {}
@@ -45,7 +47,7 @@ class Translator {
       case '$':
         return Unsupported(1);
       case '{':
-        return rest_.size() > 1 && absl::ascii_isdigit(rest_[1]) ? Copy(1) : Unsupported(2);
+        return rest_.size() > 1 && InRange(rest_[1], '0', '9') ? Copy(1) : Unsupported(2);
       case '}':
         return rest_.size() > 1 && (rest_[1] == '+' || rest_[1] == '?') ? Unsupported(2) : Copy(1);
       default:
@@ -101,9 +103,8 @@ class Translator {
       return Unsupported(3);
     }
     const absl::string_view name = rest_.substr(3, close - 3);
-    const bool category =
-        (name.size() == 1 || (name.size() == 2 && absl::ascii_islower(name[1]))) &&
-        absl::ascii_isupper(name[0]);
+    const bool category = (name.size() == 1 || (name.size() == 2 && InRange(name[1], 'a', 'z'))) &&
+                          InRange(name[0], 'A', 'Z');
     return category ? Copy(close + 1) : Unsupported(close + 1);
   }
 

@@ -1,0 +1,199 @@
+#include "engine/engine.h"
+
+#include <unistd.h>
+
+#include <condition_variable>
+#include <limits>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "engine/engine_loop.h"
+#include "engine/error.h"
+#include "engine/intake.h"
+
+namespace mneme {
+namespace {
+
+int64_t HalfOfHostMemory() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 2;
+}
+
+// The engine with its thread. Everything but the intake and what `mutex_` guards belongs to it.
+class ThreadedEngine final : public Engine {
+ public:
+  ThreadedEngine(const EngineOptions& options, std::unique_ptr<Backend> backend, ServedModel model,
+                 const Clock& clock, StatsSink& stats)
+      : options_(options),
+        backend_(std::move(backend)),
+        model_(std::move(model)),
+        clock_(clock),
+        stats_(stats) {}
+
+  absl::Status Start() {
+    const int64_t limit = options_.cache_bytes > 0 ? options_.cache_bytes : HalfOfHostMemory();
+    MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, limit));
+    MNEME_ASSIGN_OR_RETURN(auto model, Model::Create(model_.config, model_.weights, *pools,
+                                                     *backend_, options_.max_step_tokens));
+    JobContext context = {.config = model_.config,
+                          .defaults = model_.defaults,
+                          .options = options_,
+                          .tokenizer = model_.tokenizer.get(),
+                          .clock = clock_,
+                          .stats = stats_,
+                          .seeds = std::mt19937_64(std::random_device()())};
+    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(context));
+    thread_ = std::thread([this] { RunThread(); });
+    return absl::OkStatus();
+  }
+
+  ~ThreadedEngine() override {
+    if (!thread_.joinable()) return;
+    intake_.Post([this] { stopping_ = true; });
+    thread_.join();
+  }
+
+  const ModelConfig& config() const override { return model_.config; }
+  const GenerationDefaults& defaults() const override { return model_.defaults; }
+  const EngineOptions& options() const override { return options_; }
+  std::string backend_description() const override { return backend_->description(); }
+  const Tokenizer* tokenizer() const override { return model_.tokenizer.get(); }
+
+  void CreateSession(SessionKey key, SessionOptions options, Done<SessionInfo> done) override {
+    intake_.Post([=, this] { done(loop_->CreateSession(key, options)); });
+  }
+  void GetSession(SessionKey key, Done<SessionInfo> done) override {
+    intake_.Post([=, this] { done(loop_->GetSession(key)); });
+  }
+  void ListSessions(std::string tenant, std::string after, int limit,
+                    Done<SessionPage> done) override {
+    intake_.Post([=, this] {
+      if (!loop_->failure().ok()) return done(loop_->failure());
+      done(loop_->ListSessions(tenant, after, limit));
+    });
+  }
+  void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override {
+    intake_.Post([=, this] { done(loop_->UpdateSession(key, update)); });
+  }
+  void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
+    intake_.Post([=, this] { done(loop_->DeleteSession(key)); });
+  }
+
+  void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override {
+    channel->SetEngineNotify([this] { intake_.Notify(); });
+    intake_.Post([=, this] { loop_->Append(request, channel); });
+  }
+  void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override {
+    channel->SetEngineNotify([this] { intake_.Notify(); });
+    intake_.Post([=, this] { loop_->Generate(request, channel); });
+  }
+  void Cancel(SessionKey key, std::string request_id, Done<std::monostate> done) override {
+    intake_.Post([=, this] {
+      const absl::Status status = loop_->Cancel(key, request_id);
+      status.ok() ? done(std::monostate()) : done(status);
+    });
+  }
+  void GetLoad(Done<EngineLoad> done) override {
+    intake_.Post([=, this] { done(loop_->load()); });
+  }
+
+  void Drain(absl::Duration grace) override {
+    const absl::Status draining =
+        MakeError(absl::StatusCode::kUnavailable, "the server is draining; use another replica",
+                  {.reason = ErrorReason::kDraining, .retryable = true});
+    intake_.Post([=, this] { loop_->Refuse(draining); });
+    if (WaitUntilIdle(grace)) return;
+    intake_.Post([=, this] { loop_->EndAll(draining); });
+    WaitUntilIdle(absl::InfiniteDuration());
+  }
+
+  absl::Status health() const override {
+    std::lock_guard lock(mutex_);
+    return health_;
+  }
+  void SetFailureCallback(std::function<void(absl::Status)> on_failure) override {
+    intake_.Post([=, this] { on_failure_ = on_failure; });
+  }
+
+ private:
+  void RunThread() {
+    bool progress = true;
+    while (!stopping_) {
+      const absl::Duration wait =
+          progress ? absl::ZeroDuration() : loop_->NextWake() - clock_.Now();
+      for (const Intake::Command& command : intake_.Take(wait)) command();
+      progress = loop_->RunOnce();
+      PublishState();
+    }
+    loop_.reset();
+    PublishIdle(0);
+  }
+
+  // Lets other threads see how many requests are in flight and whether the backend has failed.
+  void PublishState() {
+    const absl::Status& failure = loop_->failure();
+    if (!failure.ok() && on_failure_) std::exchange(on_failure_, nullptr)(failure);
+    {
+      std::lock_guard lock(mutex_);
+      if (health_ != failure) health_ = failure;
+    }
+    PublishIdle(loop_->requests_in_flight());
+  }
+
+  void PublishIdle(int64_t requests) {
+    {
+      std::lock_guard lock(mutex_);
+      requests_ = requests;
+      ++published_;
+    }
+    state_changed_.notify_all();
+  }
+
+  // False if requests are still in flight after `grace`.
+  bool WaitUntilIdle(absl::Duration grace) {
+    std::unique_lock lock(mutex_);
+    const int64_t seen = published_;
+    intake_.Notify();
+    const auto idle = [&] { return published_ > seen && requests_ == 0; };
+    if (grace == absl::InfiniteDuration()) {
+      state_changed_.wait(lock, idle);
+      return true;
+    }
+    return state_changed_.wait_for(lock, absl::ToChronoNanoseconds(grace), idle);
+  }
+
+  const EngineOptions options_;
+  const std::unique_ptr<Backend> backend_;
+  const ServedModel model_;
+  const Clock& clock_;
+  StatsSink& stats_;
+
+  Intake intake_;
+  mutable std::mutex mutex_;
+  std::condition_variable state_changed_;
+  int64_t requests_ = 0;   // guarded by mutex_, as are the next two
+  int64_t published_ = 0;  // times that requests_ was set
+  absl::Status health_;
+
+  // Engine thread only, once it runs.
+  std::unique_ptr<EngineLoop> loop_;
+  std::function<void(absl::Status)> on_failure_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
+                                                       std::unique_ptr<Backend> backend,
+                                                       ServedModel model, const Clock& clock,
+                                                       StatsSink& stats) {
+  auto engine =
+      std::make_unique<ThreadedEngine>(options, std::move(backend), std::move(model), clock, stats);
+  MNEME_RETURN_IF_ERROR(engine->Start());
+  return engine;
+}
+
+}  // namespace mneme

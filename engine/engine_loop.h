@@ -1,0 +1,107 @@
+#ifndef MNEME_ENGINE_ENGINE_LOOP_H_
+#define MNEME_ENGINE_ENGINE_LOOP_H_
+
+// What the engine thread owns and does: the sessions, the requests in flight, and the steps.
+
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/job.h"
+#include "engine/model.h"
+#include "engine/session_table.h"
+
+namespace mneme {
+
+// One thread only: the engine thread.
+class EngineLoop {
+ public:
+  EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model, JobContext context);
+  ~EngineLoop();
+
+  // Works on what is there: begins requests, runs one step if anything can be computed, ends what
+  // is done. False if nothing could be done before something new comes or NextWake.
+  bool RunOnce();
+  // When a deadline or a session's time to live ends next.
+  absl::Time NextWake() const;
+
+  // --- Sessions; see Engine. ---
+  absl::StatusOr<SessionInfo> CreateSession(SessionKey key, SessionOptions options);
+  absl::StatusOr<SessionInfo> GetSession(const SessionKey& key) const;
+  Engine::SessionPage ListSessions(const std::string& tenant, const std::string& after,
+                                   int limit) const;
+  absl::StatusOr<SessionInfo> UpdateSession(const SessionKey& key, const SessionUpdate& update);
+  absl::StatusOr<SessionInfo> DeleteSession(const SessionKey& key);
+  // The session itself, to look into its state between steps; owned by the loop.
+  absl::StatusOr<Session*> FindSession(const SessionKey& key) const { return sessions_.Find(key); }
+
+  // --- Requests; see Engine. A refused one gets its RequestEnd at once. ---
+  void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel);
+  void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel);
+  absl::Status Cancel(const SessionKey& key, const std::string& request_id);
+
+  EngineLoop(const EngineLoop&) = delete;
+  EngineLoop& operator=(const EngineLoop&) = delete;
+
+  EngineLoad load() const;
+  int64_t requests_in_flight() const { return requests_; }
+  // Refuses new requests with `status` from now on.
+  void Refuse(const absl::Status& status) { refusal_ = status; }
+  // Ends every request with `status`.
+  void EndAll(const absl::Status& status);
+  // OK, or why the backend failed. A failed loop refuses everything.
+  const absl::Status& failure() const { return failure_; }
+
+ private:
+  // The requests of one session, of which only the first is worked on.
+  struct Queue {
+    Session* session = nullptr;
+    std::unique_ptr<Session> throw_away;  // owned here and gone with the queue
+    std::deque<std::unique_ptr<Job>> jobs;
+  };
+  struct Ready {
+    Job* job;
+    Candidate candidate;
+  };
+
+  absl::Status Admit(const RequestHeader& header) const;
+  Queue& QueueOf(Session& session);
+  template <typename JobType, typename Request>
+  void Enqueue(Queue& queue, Request request, std::shared_ptr<RequestChannel> channel);
+
+  // Ends what was cancelled, has passed its deadline, or belongs to an expired session.
+  bool Sweep();
+  // Asks the first request of each queue what it can do.
+  std::vector<Ready> CollectReady();
+  // If all that could run waits for memory that nobody will give back, ends the first of them.
+  void RelieveMemory();
+  void RunStep(const std::vector<Ready>& ready);
+  void EndJob(Queue& queue, size_t index, const absl::Status& status);
+  // Ends the first request of each queue that is done, and drops empty queues.
+  void Retire();
+  void EndSession(Session* session, const absl::Status& status);
+  void Fail(const absl::Status& status);
+
+  const std::unique_ptr<CachePools> pools_;
+  const std::unique_ptr<Model> model_;
+  JobContext context_;
+  SessionTable sessions_;
+  std::list<Queue> queues_;  // of sessions that have requests
+  int64_t requests_ = 0;
+  uint64_t arrivals_ = 0;
+  uint64_t steps_ = 0;
+  std::vector<Job*> starved_;  // could run but for memory; of the last CollectReady
+  absl::Status refusal_;
+  absl::Status failure_;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_ENGINE_LOOP_H_

@@ -1,0 +1,183 @@
+#include "engine/job.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "engine/error.h"
+
+namespace mneme {
+namespace {
+
+absl::Status Aborted(const std::string& message, ErrorReason reason) {
+  return MakeError(absl::StatusCode::kAborted, message, {.reason = reason, .retryable = false});
+}
+
+// Whether a chunk that closes in `step` is to be learnt.
+bool Learns(const SequenceStep& step, int64_t chunk) {
+  for (int64_t end = (step.first_position / chunk + 1) * chunk; end <= step.end_position();
+       end += chunk) {
+    if (!step.controls->At(end - 1).freeze) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::Status InvalidInput(const std::string& message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   {.reason = ErrorReason::kInvalidInput});
+}
+
+uint64_t HashPayload(const std::string& canonical) {
+  return XXH3_64bits(canonical.data(), canonical.size());
+}
+
+Job::Job(RequestKind kind, RequestHeader header, bool keeps_record,
+         std::shared_ptr<RequestChannel> channel, Session& session, JobContext& context,
+         uint64_t arrival)
+    : kind_(kind),
+      header_(std::move(header)),
+      channel_(std::move(channel)),
+      session_(session),
+      context_(context),
+      arrival_time_(context.clock.Now()),
+      keeps_record_(keeps_record && !header_.request_id.empty()),
+      arrival_(arrival) {}
+
+absl::Status Job::Interruption(absl::Time now) const {
+  if (const auto cancelled = channel_->cancelled()) return *cancelled;
+  if (now < header_.deadline) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kDeadlineExceeded, "the request's deadline has passed",
+                   {.reason = ErrorReason::kDeadlineExceeded, .retryable = true});
+}
+
+absl::StatusOr<std::optional<Candidate>> Job::Next() {
+  if (!begun_) {
+    begun_ = true;
+    session_.Touch(context_.clock.Now());
+    MNEME_RETURN_IF_ERROR(Begin());
+  }
+  if (done_) return std::nullopt;
+  MNEME_ASSIGN_OR_RETURN(std::optional<Candidate> candidate, NextRows());
+  if (candidate) {
+    candidate->arrival = arrival_;
+    candidate->last_step = last_step_;
+  }
+  return candidate;
+}
+
+absl::StatusOr<bool> Job::Reserve(int64_t rows) {
+  const int64_t bytes = PeakBytes(rows);
+  SessionCache& cache = session_.cache();
+  if (cache.Reserve(bytes)) return true;
+  const int64_t limit = cache.budget().limit_bytes();
+  if (bytes <= limit) return false;
+  return MakeError(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("the request needs ", bytes, " bytes of session memory, but there are only ",
+                   limit, "; ask for fewer tokens or raise --cache_bytes"),
+      {.reason = ErrorReason::kOutOfMemory, .retryable = false});
+}
+
+SequenceStep Job::MakeStep(int64_t rows, uint64_t step_number) {
+  last_step_ = step_number;
+  SequenceStep step = FillStep(rows);
+  step.cache = &session_.cache();
+  step.controls = &session_.controls();
+  PrepareCache(step);
+  return step;
+}
+
+void Job::PrepareCache(const SequenceStep& step) {
+  SessionCache& cache = *step.cache;
+  cache.ExtendPages(step.end_position());
+  if (step.provisional || !context_.config.ttt || step.tokens.empty()) return;
+  const int64_t chunk = context_.config.ttt->chunk;
+  const bool leaves_rows = step.end_position() % chunk != 0;
+  if (leaves_rows && !cache.has_chunk_rows()) cache.TakeChunkRows();
+  if (!cache.has_deltas() && Learns(step, chunk)) cache.TakeDeltas();
+}
+
+absl::Status Job::Commit(SequenceStep& step) {
+  absl::Status status = TakeResults(step);
+  session_.Touch(context_.clock.Now());
+  return status;
+}
+
+void Job::CommitRows(SequenceStep& step) {
+  if (step.tokens.empty()) return;
+  SessionCache& cache = session_.cache();
+  session_.SetComputed(step.end_position(), std::move(step.hidden));
+  cache.RecyclePages(step.end_position());
+  const bool chunk_ended =
+      context_.config.ttt && step.end_position() % context_.config.ttt->chunk == 0;
+  if (chunk_ended && cache.has_chunk_rows()) cache.GiveChunkRows();
+}
+
+absl::Status Job::OpenRecord(uint64_t payload_hash) {
+  if (keeps_record_) record_ = session_.records().Find(header_.request_id);
+  if (record_ == nullptr) {
+    record_ = std::make_shared<RequestRecord>();
+    record_->id = header_.request_id;
+    record_->kind = kind_;
+    record_->payload_hash = payload_hash;
+    record_->begin_position = record_->end_position = session_.position();
+    record_->begin_version = session_.version();
+    record_->begin_open_turn = session_.open_turn();
+    return CheckPreconditions();
+  }
+  recorded_ = true;
+  if (record_->kind != kind_ || record_->payload_hash != payload_hash) {
+    return MakeError(absl::StatusCode::kInvalidArgument,
+                     absl::StrCat("request id \"", header_.request_id,
+                                  "\" was used before with another payload"),
+                     {.reason = ErrorReason::kPayloadMismatch});
+  }
+  MNEME_RETURN_IF_ERROR(CheckPreconditions());
+  if (record_->complete || record_->end_position == session_.position()) return absl::OkStatus();
+  return Aborted(absl::StrCat("request \"", header_.request_id,
+                              "\" did not come to its end, and the session went on without it"),
+                 ErrorReason::kRequestSuperseded);
+}
+
+absl::Status Job::CheckPreconditions() const {
+  const auto position = static_cast<uint64_t>(record_->begin_position);
+  if (header_.expected_position.value_or(position) != position) {
+    return Aborted(absl::StrCat("the session is at position ", position, ", not at ",
+                                *header_.expected_position),
+                   ErrorReason::kPositionMismatch);
+  }
+  if (header_.expected_version.value_or(record_->begin_version) != record_->begin_version) {
+    return Aborted(absl::StrCat("the session is at version ", record_->begin_version, ", not at ",
+                                *header_.expected_version),
+                   ErrorReason::kVersionMismatch);
+  }
+  return absl::OkStatus();
+}
+
+void Job::Log(absl::Span<const int32_t> tokens) {
+  session_.Log(tokens);
+  record_->end_position = session_.position();
+  if (recorded_ || !keeps_record_) return;
+  recorded_ = true;
+  session_.records().Add(record_);
+}
+
+void Job::End(const absl::Status& status) {
+  BeforeEnd();
+  SessionCache& cache = session_.cache();
+  cache.TruncatePages(session_.computed());
+  cache.ReleaseUnused();
+  const absl::Time now = context_.clock.Now();
+  session_.Touch(now);
+  context_.stats.OnRequestEnd(kind_, status.code(), now - arrival_time_);
+  channel_->PushEvent(RequestEnd{
+      WithPosition(status, static_cast<uint64_t>(session_.position()), session_.version())});
+}
+
+}  // namespace mneme

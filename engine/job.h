@@ -1,0 +1,129 @@
+#ifndef MNEME_ENGINE_JOB_H_
+#define MNEME_ENGINE_JOB_H_
+
+// An accepted request on its way through the engine: it offers rows to the scheduler, takes part in
+// steps, and ends with exactly one terminal status. Engine thread only.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/channel.h"
+#include "engine/clock.h"
+#include "engine/config.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "engine/request_records.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "engine/sequence_step.h"
+#include "engine/session.h"
+#include "engine/stats.h"
+
+namespace mneme {
+
+// What jobs share; outlives them.
+struct JobContext {
+  const ModelConfig& config;
+  const GenerationDefaults& defaults;
+  const EngineOptions& options;
+  const Tokenizer* tokenizer;  // null: none
+  const Clock& clock;
+  StatsSink& stats;
+  Sampler sampler;
+  std::mt19937_64 seeds;  // for requests that bring none
+};
+
+class Job {
+ public:
+  // `keeps_record`: a retry of it is to be recognised.
+  Job(RequestKind kind, RequestHeader header, bool keeps_record,
+      std::shared_ptr<RequestChannel> channel, Session& session, JobContext& context,
+      uint64_t arrival);
+  virtual ~Job() = default;
+
+  const RequestHeader& header() const { return header_; }
+  RequestChannel& channel() { return *channel_; }
+  Session& session() { return session_; }
+  uint64_t arrival() const { return arrival_; }
+  bool done() const { return done_; }
+  // Bytes are reserved for it beyond what its session holds.
+  bool holds_lease() const {
+    return session_.cache().reserved_bytes() > session_.cache().held_bytes();
+  }
+
+  // Input that has come and is not computed yet.
+  virtual int64_t pending_tokens() const = 0;
+
+  // Why the request must end now, if it must: cancelled, or its deadline has passed.
+  absl::Status Interruption(absl::Time now) const;
+
+  // What it could do next; nothing while it waits for input or for its reader. The first call comes
+  // when the request is at the head of its session's queue. May find that it is done. Any error
+  // ends the request.
+  absl::StatusOr<std::optional<Candidate>> Next();
+  // Reserves what `rows` rows may take; false if the memory is not there now. RESOURCE_EXHAUSTED if
+  // it never will be.
+  absl::StatusOr<bool> Reserve(int64_t rows);
+  // The next `rows` rows, with room in the cache for them.
+  SequenceStep MakeStep(int64_t rows, uint64_t step_number);
+  // Takes what came of them.
+  absl::Status Commit(SequenceStep& step);
+
+  // Sends the terminal status, with the session's position, and gives back what was leased. Once.
+  void End(const absl::Status& status);
+
+ protected:
+  virtual absl::Status Begin() = 0;
+  virtual absl::StatusOr<std::optional<Candidate>> NextRows() = 0;
+  virtual int64_t PeakBytes(int64_t rows) const = 0;
+  virtual SequenceStep FillStep(int64_t rows) = 0;
+  virtual absl::Status TakeResults(SequenceStep& step) = 0;
+  // Sends what was held back.
+  virtual void BeforeEnd() {}
+
+  // Finds this request's record, or starts one; compares preconditions with where the request began
+  // (a retry: with where it began the first time). INVALID_ARGUMENT, ABORTED.
+  absl::Status OpenRecord(uint64_t payload_hash);
+  // Logs `tokens` as part of this request.
+  void Log(absl::Span<const int32_t> tokens);
+  // A step of logged rows is done: the session's state has advanced.
+  void CommitRows(SequenceStep& step);
+  int64_t context_limit() const { return context_.config.MaxSessionTokens(); }
+  void set_done() { done_ = true; }
+
+  const RequestKind kind_;
+  const RequestHeader header_;
+  const std::shared_ptr<RequestChannel> channel_;
+  Session& session_;
+  JobContext& context_;
+  const absl::Time arrival_time_;
+  std::shared_ptr<RequestRecord> record_;
+
+ private:
+  absl::Status CheckPreconditions() const;
+  void PrepareCache(const SequenceStep& step);
+
+  const bool keeps_record_;
+  const uint64_t arrival_;
+  bool begun_ = false;
+  bool done_ = false;
+  bool recorded_ = false;  // the session knows record_
+  uint64_t last_step_ = 0;
+};
+
+// INVALID_ARGUMENT with reason kInvalidInput.
+absl::Status InvalidInput(const std::string& message);
+
+// A stable 64-bit hash of a request's payload, kept to recognise a retry.
+uint64_t HashPayload(const std::string& canonical);
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_JOB_H_

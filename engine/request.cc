@@ -1,0 +1,47 @@
+#include "engine/request.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "engine/error.h"
+
+namespace mneme {
+namespace {
+
+absl::Status Invalid(const std::string& message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   {.reason = ErrorReason::kInvalidInput});
+}
+
+bool IsIdCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == ':' ||
+         c == '-';
+}
+
+absl::Status CheckNotNegative(const char* field, float value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return Invalid(absl::StrCat("controls.", field, " must be a finite number ≥ 0, not ", value));
+}
+
+}  // namespace
+
+absl::Status ValidateSessionId(const std::string& id) {
+  if (!id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), IsIdCharacter)) {
+    return absl::OkStatus();
+  }
+  return Invalid("a session id is 1 to 128 characters of A-Z a-z 0-9 . _ : -");
+}
+
+absl::Status ValidateControls(const LearningControls& controls) {
+  MNEME_RETURN_IF_ERROR(CheckNotNegative("clip_norm", controls.clip_norm));
+  MNEME_RETURN_IF_ERROR(CheckNotNegative("decay", controls.decay));
+  MNEME_RETURN_IF_ERROR(CheckNotNegative("lr_scale", controls.lr_scale));
+  MNEME_RETURN_IF_ERROR(CheckNotNegative("max_relative_norm", controls.max_relative_norm));
+  if (controls.decay < 1) return absl::OkStatus();
+  return Invalid(absl::StrCat("controls.decay must be less than 1, not ", controls.decay));
+}
+
+}  // namespace mneme

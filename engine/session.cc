@@ -1,0 +1,66 @@
+#include "engine/session.h"
+
+#include <utility>
+
+#include "base/check.h"
+
+namespace mneme {
+
+void ControlLog::Set(int64_t position, const LearningControls& controls) {
+  if (entries_.back().first == position) entries_.pop_back();
+  entries_.emplace_back(position, controls);
+}
+
+const LearningControls& ControlLog::At(int64_t last_index) const {
+  auto entry = entries_.rbegin();
+  while (entry->first > last_index && std::next(entry) != entries_.rend()) ++entry;
+  return entry->second;
+}
+
+Session::Session(SessionKey key, SessionOptions options, CachePools& pools, absl::Time now)
+    : key_(std::move(key)),
+      chunk_(pools.chunk()),
+      controls_(options.controls),
+      cache_(pools),
+      labels_(std::move(options.labels)),
+      ttl_(options.ttl),
+      create_time_(now),
+      last_used_time_(now) {}
+
+SessionInfo Session::info() const {
+  return {
+      .key = key_,
+      .position = static_cast<uint64_t>(position()),
+      .version = version(),
+      .device_bytes = cache_.held_bytes(),
+      .host_bytes = static_cast<int64_t>(log_.capacity() * sizeof(int32_t)) + records_.size_bytes(),
+      .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
+      .create_time = create_time_,
+      .last_used_time = last_used_time_};
+}
+
+uint64_t Session::VersionAt(int64_t position) const {
+  return (static_cast<uint64_t>(epoch_) << 32) + static_cast<uint64_t>(ChunksClosedAt(position));
+}
+
+void Session::Log(absl::Span<const int32_t> tokens) {
+  log_.insert(log_.end(), tokens.begin(), tokens.end());
+}
+
+void Session::SetComputed(int64_t computed, std::vector<float> hidden) {
+  MNEME_CHECK(computed <= position());
+  computed_ = computed;
+  last_hidden_ = std::move(hidden);
+}
+
+void Session::Update(const SessionUpdate& update) {
+  if (update.controls) controls_.Set(position(), *update.controls);
+  if (update.labels) labels_ = *update.labels;
+  if (update.ttl) ttl_ = *update.ttl;
+}
+
+absl::Time Session::expiry() const {
+  return ttl_ ? last_used_time_ + *ttl_ : absl::InfiniteFuture();
+}
+
+}  // namespace mneme

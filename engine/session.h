@@ -1,0 +1,98 @@
+#ifndef MNEME_ENGINE_SESSION_H_
+#define MNEME_ENGINE_SESSION_H_
+
+// A session: a log of tokens, the device state computed from it, and what is known of its requests.
+
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "engine/request.h"
+#include "engine/request_records.h"
+#include "engine/session_cache.h"
+
+namespace mneme {
+
+// Learning controls with the positions at which they were set. A control logged at position q
+// governs the chunks whose last token has index ≥ q (DESIGN §1).
+class ControlLog {
+ public:
+  explicit ControlLog(const LearningControls& initial) : entries_{{0, initial}} {}
+
+  void Set(int64_t position, const LearningControls& controls);
+  // What governs the chunk whose last token has index `last_index`.
+  const LearningControls& At(int64_t last_index) const;
+  const LearningControls& latest() const { return entries_.back().second; }
+
+ private:
+  std::vector<std::pair<int64_t, LearningControls>> entries_;  // positions ascending
+};
+
+// Engine thread only.
+class Session {
+ public:
+  Session(SessionKey key, SessionOptions options, CachePools& pools, absl::Time now);
+
+  const SessionKey& key() const { return key_; }
+  SessionInfo info() const;
+
+  // --- The log. ---
+  const std::vector<int32_t>& log() const { return log_; }
+  int64_t position() const { return static_cast<int64_t>(log_.size()); }
+  // epoch · 2³² + chunks closed by the log, computed yet or not.
+  uint64_t version() const { return VersionAt(position()); }
+  // What the version was when the log ended at `position`.
+  uint64_t VersionAt(int64_t position) const;
+  int64_t ChunksClosedAt(int64_t position) const { return chunk_ == 0 ? 0 : position / chunk_; }
+  void Log(absl::Span<const int32_t> tokens);
+
+  // --- The state computed from it. ---
+  // Tokens whose keys, values and rows are in the cache; at most one less than position.
+  int64_t computed() const { return computed_; }
+  absl::Span<const int32_t> uncomputed() const {
+    return absl::MakeSpan(log_).subspan(static_cast<size_t>(computed_));
+  }
+  SessionCache& cache() { return cache_; }
+  // The final hidden row [d] of the last computed token; empty before the first.
+  absl::Span<const float> last_hidden() const { return last_hidden_; }
+  // The cache has been advanced to `computed` and its last row is `hidden`.
+  void SetComputed(int64_t computed, std::vector<float> hidden);
+
+  const ControlLog& controls() const { return controls_; }
+  void Update(const SessionUpdate& update);
+
+  // Where the assistant's turn that the log ends in has begun, if it ends in one.
+  std::optional<int64_t> open_turn() const { return open_turn_; }
+  void set_open_turn(std::optional<int64_t> position) { open_turn_ = position; }
+
+  RequestRecords& records() { return records_; }
+
+  void Touch(absl::Time now) { last_used_time_ = now; }
+  // When the session is deleted unless it is used before.
+  absl::Time expiry() const;
+
+ private:
+  const SessionKey key_;
+  const int64_t chunk_;       // C; 0 without TTT
+  const uint32_t epoch_ = 0;  // a session that was never rolled back
+  std::vector<int32_t> log_;
+  ControlLog controls_;
+  std::optional<int64_t> open_turn_;
+  RequestRecords records_;
+
+  int64_t computed_ = 0;
+  SessionCache cache_;
+  std::vector<float> last_hidden_;
+
+  std::map<std::string, std::string> labels_;
+  std::optional<absl::Duration> ttl_;
+  const absl::Time create_time_;
+  absl::Time last_used_time_;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_SESSION_H_

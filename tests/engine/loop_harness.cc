@@ -1,0 +1,225 @@
+#include "tests/engine/loop_harness.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/safetensors_checkpoint.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace mneme {
+namespace {
+
+template <typename T>
+T ValueOrDie(absl::StatusOr<T> value) {
+  if (!value.ok()) ADD_FAILURE() << value.status();
+  MNEME_CHECK(value.ok());
+  return std::move(value).value();
+}
+
+template <typename T>
+std::vector<T> CopyTensor(const SafetensorsFile& file, const std::string& name) {
+  const SafetensorsTensor* tensor = file.Find(name);
+  MNEME_CHECK(tensor != nullptr);
+  std::vector<T> values(tensor->bytes.size() / sizeof(T));
+  std::memcpy(values.data(), tensor->bytes.data(), tensor->bytes.size());
+  return values;
+}
+
+}  // namespace
+
+void Call::Read() {
+  while (auto event = channel->PopEvent()) {
+    if (auto* p = std::get_if<AppendProgress>(&*event)) progress.push_back(*p);
+    if (auto* t = std::get_if<GeneratedToken>(&*event)) tokens.push_back(*t);
+    if (auto* f = std::get_if<Finished>(&*event)) finished = *f;
+    if (auto* e = std::get_if<RequestEnd>(&*event)) {
+      end = e->status;
+      ++ends;
+    }
+  }
+}
+
+std::vector<float> Call::AppendLogProbs() const {
+  std::vector<float> all;
+  for (const AppendProgress& p : progress) {
+    all.insert(all.end(), p.logprobs.begin(), p.logprobs.end());
+  }
+  return all;
+}
+
+std::vector<int32_t> Call::TokenIds() const {
+  std::vector<int32_t> ids;
+  for (const GeneratedToken& token : tokens) ids.push_back(token.id);
+  return ids;
+}
+
+std::string Call::Text() const {
+  std::string text;
+  for (const GeneratedToken& token : tokens) text += token.text;
+  return text;
+}
+
+LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOptions& options)
+    : options_(options.engine) {
+  backend_ = ValueOrDie(CreateCpuBackend({.matmul_dtype = options.cpu_dtype}));
+  model_.config = ValueOrDie(LoadModelConfig(model_dir));
+  model_.defaults = ValueOrDie(LoadGenerationDefaults(model_dir));
+  const Checkpoint checkpoint = ValueOrDie(Checkpoint::Open(model_dir));
+  model_.weights = ValueOrDie(LoadWeights(model_.config, checkpoint, *backend_));
+  if (options.with_tokenizer) model_.tokenizer = ValueOrDie(Tokenizer::Load(model_dir));
+  auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_, options_.cache_bytes));
+  auto model = ValueOrDie(
+      Model::Create(model_.config, model_.weights, *pools, *backend_, options_.max_step_tokens));
+  JobContext context = {.config = model_.config,
+                        .defaults = model_.defaults,
+                        .options = options_,
+                        .tokenizer = model_.tokenizer.get(),
+                        .clock = clock_,
+                        .stats = stats_};
+  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(context));
+}
+
+RequestHeader LoopHarness::Header(const std::string& id, const std::string& request_id) {
+  return {.session = {"test", id}, .request_id = request_id};
+}
+
+void LoopHarness::Create(const std::string& id, const LearningControls& controls) {
+  ValueOrDie(loop_->CreateSession({"test", id}, {.controls = controls}));
+}
+
+void LoopHarness::SetControls(const std::string& id, const LearningControls& controls) {
+  ValueOrDie(loop_->UpdateSession({"test", id}, {.controls = controls}));
+}
+
+SessionInfo LoopHarness::Info(const std::string& id) {
+  return ValueOrDie(loop_->GetSession({"test", id}));
+}
+
+std::unique_ptr<Call> LoopHarness::StartAppendStream(const std::string& id, AppendRequest request) {
+  auto call = std::make_unique<Call>();
+  call->channel = std::make_shared<RequestChannel>(nullptr);
+  request.header.session = {"test", id};
+  loop_->Append(std::move(request), call->channel);
+  return call;
+}
+
+std::unique_ptr<Call> LoopHarness::StartAppend(const std::string& id, std::vector<int32_t> tokens,
+                                               bool logprobs, const std::string& request_id) {
+  auto call =
+      StartAppendStream(id, {.header = Header(id, request_id), .return_logprobs = logprobs});
+  call->channel->PushInput({.ids = std::move(tokens)});
+  call->channel->CloseInput();
+  return call;
+}
+
+std::unique_ptr<Call> LoopHarness::StartGenerate(const std::string& id, GenerateRequest request) {
+  auto call = std::make_unique<Call>();
+  call->channel = std::make_shared<RequestChannel>(nullptr);
+  request.header.session = {"test", id};
+  loop_->Generate(std::move(request), call->channel);
+  return call;
+}
+
+void LoopHarness::RunAll(const std::vector<Call*>& calls) {
+  do {
+    for (Call* call : calls) call->Read();
+  } while (loop_->RunOnce());
+  for (Call* call : calls) call->Read();
+}
+
+std::unique_ptr<Call> LoopHarness::Append(const std::string& id, std::vector<int32_t> tokens,
+                                          bool logprobs, const std::string& request_id) {
+  auto call = StartAppend(id, std::move(tokens), logprobs, request_id);
+  RunAll({call.get()});
+  return call;
+}
+
+std::unique_ptr<Call> LoopHarness::Generate(const std::string& id, GenerateRequest request) {
+  auto call = StartGenerate(id, std::move(request));
+  RunAll({call.get()});
+  return call;
+}
+
+std::vector<float> LoopHarness::Delta(const std::string& id, int64_t ttt_layer) {
+  const SessionCache& cache = ValueOrDie(loop_->FindSession({"test", id}))->cache();
+  const void* delta = cache.delta(ttt_layer);
+  if (delta == nullptr) return {};
+  std::vector<float> values(
+      static_cast<size_t>(model_.config.hidden_size * model_.config.intermediate_size));
+  const std::unique_ptr<Stream> stream = ValueOrDie(backend_->CreateStream());
+  stream->CopyToHost(values.data(), delta, static_cast<int64_t>(values.size() * sizeof(float)));
+  MNEME_CHECK(stream->Synchronize().ok());
+  return values;
+}
+
+Golden::Golden(const std::string& name)
+    : dir_(std::filesystem::path("tests/golden") / name),
+      expected_(ValueOrDie(SafetensorsFile::Open(dir_ / "expected.safetensors"))),
+      tokens_(Ints("tokens")),
+      greedy_(Ints("greedy")) {}
+
+std::vector<int32_t> Golden::Ints(const std::string& name) const {
+  return CopyTensor<int32_t>(expected_, name);
+}
+
+std::vector<float> Golden::Floats(const std::string& name) const {
+  return CopyTensor<float>(expected_, name);
+}
+
+std::vector<float> Golden::LogProbs(const std::string& logits) const {
+  const std::vector<float> rows = Floats(logits);
+  const size_t vocab = rows.size() / tokens_.size();
+  std::vector<float> logprobs = {std::numeric_limits<float>::quiet_NaN()};
+  for (size_t p = 1; p < tokens_.size(); ++p) {
+    const float* row = rows.data() + (p - 1) * vocab;
+    const double highest = *std::max_element(row, row + vocab);
+    double sum = 0;
+    for (size_t v = 0; v < vocab; ++v) sum += std::exp(row[v] - highest);
+    const double target = row[static_cast<size_t>(tokens_[p])];
+    logprobs.push_back(static_cast<float>(target - highest - std::log(sum)));
+  }
+  return logprobs;
+}
+
+const std::vector<std::string>& GoldenNames() {
+  static const std::vector<std::string> names = {"llama-input-target", "qwen3-bf16-sharded",
+                                                 "qwen3-hidden-target", "qwen3-window-yarn"};
+  return names;
+}
+
+GenerateRequest GreedyRequest(int64_t max_tokens, std::vector<int32_t> input) {
+  GenerateRequest request;
+  request.input.ids = std::move(input);
+  request.sampling.temperature = 0;
+  request.max_tokens = max_tokens;
+  request.ignore_eos = true;
+  return request;
+}
+
+double MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    const double difference = std::abs(static_cast<double>(a[i]) - b[i]);
+    if (!(difference <= largest)) largest = std::isnan(difference) ? HUGE_VAL : difference;
+  }
+  return largest;
+}
+
+double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / norm);
+}
+
+}  // namespace mneme

@@ -1,0 +1,124 @@
+#ifndef MNEME_TESTS_ENGINE_LOOP_HARNESS_H_
+#define MNEME_TESTS_ENGINE_LOOP_HARNESS_H_
+
+// Drives an EngineLoop in the test's own thread, step by step, on a model directory.
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/channel.h"
+#include "engine/engine_loop.h"
+#include "engine/safetensors.h"
+#include "kernels/backend.h"
+
+namespace mneme {
+
+// A clock that moves when told to.
+class FakeClock : public Clock {
+ public:
+  absl::Time Now() const override { return now_; }
+  void Advance(absl::Duration duration) { now_ += duration; }
+
+ private:
+  absl::Time now_ = absl::UnixEpoch();
+};
+
+// A request on its way, with all events that have come so far.
+struct Call {
+  std::shared_ptr<RequestChannel> channel;
+  std::vector<AppendProgress> progress;
+  std::vector<GeneratedToken> tokens;
+  std::optional<Finished> finished;
+  std::optional<absl::Status> end;
+  int ends = 0;
+
+  // Takes the channel's events.
+  void Read();
+  std::vector<float> AppendLogProbs() const;
+  std::vector<int32_t> TokenIds() const;
+  std::string Text() const;
+};
+
+struct HarnessOptions {
+  EngineOptions engine = {.max_step_tokens = 64, .cache_bytes = 64 << 20};
+  DType cpu_dtype = DType::kF32;
+  bool with_tokenizer = false;
+};
+
+class LoopHarness {
+ public:
+  explicit LoopHarness(const std::filesystem::path& model_dir, const HarnessOptions& options = {});
+
+  EngineLoop& loop() { return *loop_; }
+  FakeClock& clock() { return clock_; }
+  const ServedModel& model() const { return model_; }
+
+  // Creates session `id` of the tenant "test".
+  void Create(const std::string& id, const LearningControls& controls = {});
+  void SetControls(const std::string& id, const LearningControls& controls);
+  SessionInfo Info(const std::string& id);
+
+  // Begins a request; its input is complete for the first two.
+  std::unique_ptr<Call> StartAppend(const std::string& id, std::vector<int32_t> tokens,
+                                    bool logprobs = false, const std::string& request_id = "");
+  std::unique_ptr<Call> StartGenerate(const std::string& id, GenerateRequest request);
+  std::unique_ptr<Call> StartAppendStream(const std::string& id, AppendRequest request);
+  // Runs steps until nothing more can be done.
+  void RunAll(const std::vector<Call*>& calls);
+
+  // Whole requests.
+  std::unique_ptr<Call> Append(const std::string& id, std::vector<int32_t> tokens,
+                               bool logprobs = false, const std::string& request_id = "");
+  std::unique_ptr<Call> Generate(const std::string& id, GenerateRequest request);
+
+  // ΔW [d, f] of a session's TTT layer (counted among the TTT layers); empty while it is 0.
+  std::vector<float> Delta(const std::string& id, int64_t ttt_layer);
+
+ private:
+  static RequestHeader Header(const std::string& id, const std::string& request_id);
+
+  FakeClock clock_;
+  StatsSink stats_;
+  EngineOptions options_;
+  std::unique_ptr<Backend> backend_;
+  ServedModel model_;
+  std::unique_ptr<EngineLoop> loop_;
+};
+
+// A golden fixture's expectations.
+class Golden {
+ public:
+  explicit Golden(const std::string& name);
+
+  const std::filesystem::path& dir() const { return dir_; }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  const std::vector<int32_t>& greedy() const { return greedy_; }
+  // ln softmax of row p − 1 of tensor `logits` at token p; NaN for p = 0.
+  std::vector<float> LogProbs(const std::string& logits) const;
+  std::vector<float> Floats(const std::string& name) const;
+
+ private:
+  std::vector<int32_t> Ints(const std::string& name) const;
+
+  std::filesystem::path dir_;
+  SafetensorsFile expected_;
+  std::vector<int32_t> tokens_, greedy_;
+};
+
+const std::vector<std::string>& GoldenNames();
+
+// Greedy, ignoring end-of-text.
+GenerateRequest GreedyRequest(int64_t max_tokens, std::vector<int32_t> input = {});
+
+// Largest difference; NaN must meet NaN.
+double MaxDifference(const std::vector<float>& a, const std::vector<float>& b);
+// ‖a − b‖ / ‖b‖.
+double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b);
+
+}  // namespace mneme
+
+#endif  // MNEME_TESTS_ENGINE_LOOP_HARNESS_H_
