@@ -16,7 +16,7 @@ float* KeyAddress(const KvLayer& kv, const PageTable& table, int64_t position, i
 inline int64_t ValueOffset(const KvLayer& kv) { return kv.page_tokens * kv.heads * kv.head_dim; }
 
 // Paged attention over the rows of a step. Work is cut into tasks of (sequence, key-value head, up
-// to 64 query vectors), so that each key and value read serves all of them; if that makes too few
+// to 128 query vectors), so that each key and value read serves all of them; if that makes too few
 // tasks for the threads, the keys of each are cut too. One thread at a time.
 class PagedAttention {
  public:
@@ -43,7 +43,8 @@ class PagedAttention {
 
   void AddTasks(const Call& call, const SequenceRows& sequence);
   void SplitTasks();
-  static void Attend(const Call& call, const Task& task, AttentionBlock& block);
+  static void AttendRow(const Call& call, const Task& task, AttentionBlock& block);
+  static void AttendRows(const Call& call, const Task& task, AttentionBlock& block);
   static void Finish(const Call& call, const Task& task, const AttentionBlock& block);
 
   int threads_;

@@ -38,7 +38,7 @@ int64_t PaddedQueries(const AttentionBlock& block) {
 
 // scores[r][·] = keys[r] · queries[·][·] for kR keys and kV vectors of queries.
 template <int kR, int kV>
-HWY_INLINE void ScoreProducts(const float* const* keys, const float* HWY_RESTRICT queries,
+HWY_INLINE void ScoreProducts(const float* HWY_RESTRICT keys, const float* HWY_RESTRICT queries,
                               int64_t head_dim, float* HWY_RESTRICT scores) {
   const Floats d;
   const int64_t lanes = LanesOf(d);
@@ -50,7 +50,7 @@ HWY_INLINE void ScoreProducts(const float* const* keys, const float* HWY_RESTRIC
     Vector query[kV];
     for (int v = 0; v < kV; ++v) query[v] = hn::Load(d, queries + i * kStride + v * lanes);
     for (int r = 0; r < kR; ++r) {
-      const Vector key = hn::Set(d, keys[r][i]);
+      const Vector key = hn::Set(d, keys[r * head_dim + i]);
       for (int v = 0; v < kV; ++v) sum[r][v] = hn::MulAdd(key, query[v], sum[r][v]);
     }
   }
@@ -59,9 +59,9 @@ HWY_INLINE void ScoreProducts(const float* const* keys, const float* HWY_RESTRIC
   }
 }
 
-// out[r][·] = correction ⊙ out[r][·] + Σ_key values[key][first + r] weights[key][·].
+// out[r][·] = correction ⊙ out[r][·] + Σ_key values[key][r] weights[key][·].
 template <int kR, int kV>
-HWY_INLINE void ValueProducts(const KeyValueTile& tile, int64_t first,
+HWY_INLINE void ValueProducts(int64_t key_count, const float* HWY_RESTRICT values, int64_t head_dim,
                               const float* HWY_RESTRICT weights,
                               const float* HWY_RESTRICT correction, float* HWY_RESTRICT out) {
   const Floats d;
@@ -73,12 +73,11 @@ HWY_INLINE void ValueProducts(const KeyValueTile& tile, int64_t first,
           hn::Mul(hn::Load(d, out + r * kStride + v * lanes), hn::Load(d, correction + v * lanes));
     }
   }
-  for (int64_t key = 0; key < tile.count; ++key) {
-    const float* HWY_RESTRICT value = tile.values[key] + first;
+  for (int64_t key = 0; key < key_count; ++key) {
     Vector weight[kV];
     for (int v = 0; v < kV; ++v) weight[v] = hn::Load(d, weights + key * kStride + v * lanes);
     for (int r = 0; r < kR; ++r) {
-      const Vector element = hn::Set(d, value[r]);
+      const Vector element = hn::Set(d, values[key * head_dim + r]);
       for (int v = 0; v < kV; ++v) sum[r][v] = hn::MulAdd(element, weight[v], sum[r][v]);
     }
   }
@@ -90,7 +89,7 @@ HWY_INLINE void ValueProducts(const KeyValueTile& tile, int64_t first,
 template <int kR, int kV>
 void ScoreColumns(const KeyValueTile& tile, int64_t column, AttentionBlock& block) {
   for (int64_t key = 0; key < tile.count; key += kR) {
-    ScoreProducts<kR, kV>(tile.keys + key, block.queries + column, block.head_dim,
+    ScoreProducts<kR, kV>(block.keys + key * block.head_dim, block.queries + column, block.head_dim,
                           block.scores + key * kStride + column);
   }
 }
@@ -101,10 +100,12 @@ void ValueColumns(const KeyValueTile& tile, int64_t column, AttentionBlock& bloc
   const float* correction = block.correction + column;
   int64_t i = 0;
   for (; i + kR <= block.head_dim; i += kR) {
-    ValueProducts<kR, kV>(tile, i, weights, correction, block.out + i * kStride + column);
+    ValueProducts<kR, kV>(tile.count, block.values + i, block.head_dim, weights, correction,
+                          block.out + i * kStride + column);
   }
   for (; i < block.head_dim; ++i) {
-    ValueProducts<1, kV>(tile, i, weights, correction, block.out + i * kStride + column);
+    ValueProducts<1, kV>(tile.count, block.values + i, block.head_dim, weights, correction,
+                         block.out + i * kStride + column);
   }
 }
 
@@ -265,23 +266,27 @@ HWY_EXPORT(Attend);
 HWY_EXPORT(Merge);
 HWY_EXPORT(Finish);
 
-int64_t BlockFloats(int64_t head_dim) { return (2 * head_dim + kTileKeys + 4) * kMaxBlockQueries; }
+int64_t BlockFloats(int64_t head_dim) {
+  return (2 * head_dim + kTileKeys + 4) * kMaxBlockQueries + 2 * kTileKeys * head_dim;
+}
 
 AttentionBlock PlaceBlock(float* memory, int64_t head_dim) {
   AttentionBlock block;
   block.head_dim = head_dim;
-  const auto take = [&memory](int64_t rows) {
+  const auto take = [&memory](int64_t floats) {
     float* taken = memory;
-    memory += rows * kMaxBlockQueries;
+    memory += floats;
     return taken;
   };
-  block.queries = take(head_dim);
-  block.scores = take(kTileKeys);
-  block.out = take(head_dim);
-  block.max = take(1);
-  block.sum = take(1);
-  block.correction = take(1);
-  block.last_key = reinterpret_cast<int32_t*>(take(1));
+  block.queries = take(head_dim * kMaxBlockQueries);
+  block.keys = take(kTileKeys * head_dim);
+  block.values = take(kTileKeys * head_dim);
+  block.scores = take(kTileKeys * kMaxBlockQueries);
+  block.out = take(head_dim * kMaxBlockQueries);
+  block.max = take(kMaxBlockQueries);
+  block.sum = take(kMaxBlockQueries);
+  block.correction = take(kMaxBlockQueries);
+  block.last_key = reinterpret_cast<int32_t*>(take(kMaxBlockQueries));
   return block;
 }
 

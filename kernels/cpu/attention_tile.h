@@ -10,8 +10,8 @@
 
 namespace mneme {
 
-inline constexpr int64_t kMaxBlockQueries = 64;
-inline constexpr int64_t kTileKeys = 64;
+inline constexpr int64_t kMaxBlockQueries = 128;
+inline constexpr int64_t kTileKeys = 64;  // a multiple of 8
 
 // A block's query vectors and the running state of their softmax. Matrices are transposed:
 // [.., kMaxBlockQueries], one column for each query vector.
@@ -19,6 +19,8 @@ struct AttentionBlock {
   int64_t head_dim = 0;
   int64_t query_count = 0;      // at most kMaxBlockQueries
   float* queries = nullptr;     // [head_dim, kMaxBlockQueries], scaled
+  float* keys = nullptr;        // [kTileKeys, head_dim], of the current tile
+  float* values = nullptr;      // [kTileKeys, head_dim], of the current tile
   float* scores = nullptr;      // [kTileKeys, kMaxBlockQueries], of the current tile
   float* out = nullptr;         // [head_dim, kMaxBlockQueries], not yet divided by `sum`
   float* max = nullptr;         // [kMaxBlockQueries] largest score so far
@@ -36,16 +38,15 @@ AttentionBlock PlaceBlock(float* memory, int64_t head_dim);
 // Fills `queries` from query_count rows of head_dim floats, times `scale`, and empties the state.
 void StartBlock(const float* const* rows, float scale, AttentionBlock& block);
 
-// A tile's keys and values: rows of head_dim floats. Unused places of `keys` repeat a used row.
+// A tile's keys and values, copied together: in the cache, rows of a head lie so many bytes apart
+// that they would push each other out of the first-level cache.
 struct KeyValueTile {
-  const float* keys[kTileKeys];
-  const float* values[kTileKeys];
-  int64_t count = 0;
-  int32_t first_key = 0;  // index of keys[0], on the scale of last_key
+  int64_t count = 0;      // at most kTileKeys
+  int32_t first_key = 0;  // index of the first key, on the scale of last_key
   bool masked = false;    // whether some query does not see some of the tile
 };
 
-// Adds the tile to the block's state.
+// Adds the tile, whose rows stand in block.keys and block.values, to the block's state.
 void AttendTile(const KeyValueTile& tile, AttentionBlock& block);
 
 // Adds the state of `other`, over the same queries and other keys, to `block`.
