@@ -10,8 +10,9 @@ namespace {
 
 using dnnl::memory;
 
-// Enough for every number of rows of a step in a model's few weight shapes, at a few KB each.
-constexpr size_t kMaxPrimitives = 1024;
+// More rows than twice this are cut into a multiple of it and a rest, so that all row counts
+// together need few primitives.
+constexpr int64_t kRowStep = 64;
 // The layout that oneDNN prefers for this many rows serves fewer and more as well.
 constexpr int64_t kTypicalRows = 512;
 
@@ -76,8 +77,8 @@ int64_t CpuPackedMatrix::size_bytes() const {
   return static_cast<int64_t>(memory_.get_desc().get_size());
 }
 
-Matmul::Matmul(const dnnl::engine& engine, int threads)
-    : engine_(engine), stream_(engine), threads_(threads) {}
+Matmul::Matmul(const dnnl::engine& engine, int threads, size_t max_primitives)
+    : engine_(engine), stream_(engine), threads_(threads), max_primitives_(max_primitives) {}
 
 void Matmul::Linear(Matrix x, const CpuPackedMatrix& weight, const void* bias, bool accumulate,
                     Matrix out) {
@@ -91,6 +92,15 @@ void Matmul::Linear(Matrix x, const CpuPackedMatrix& weight, const void* bias, b
     });
     return;
   }
+  const int64_t rest = x.rows > 2 * kRowStep ? x.rows % kRowStep : 0;
+  const int64_t whole = x.rows - rest;
+  LinearDense(x.Rows(0, whole), weight, bias, accumulate, out.Rows(0, whole));
+  if (rest == 0) return;
+  LinearDense(x.Rows(whole, rest), weight, bias, accumulate, out.Rows(whole, rest));
+}
+
+void Matmul::LinearDense(Matrix x, const CpuPackedMatrix& weight, const void* bias, bool accumulate,
+                         Matrix out) {
   const Shape shape = {x.rows,          weight.out_features(),
                        x.cols,          static_cast<int64_t>(weight.dtype()),
                        bias != nullptr, accumulate};
@@ -123,7 +133,7 @@ Matmul::Primitive& Matmul::Find(const Shape& shape, const CpuPackedMatrix& weigh
     recent_.splice(recent_.begin(), recent_, known->second);
     return recent_.front().second;
   }
-  if (recent_.size() == kMaxPrimitives) {
+  if (recent_.size() == max_primitives_) {
     by_shape_.erase(recent_.back().first);
     recent_.pop_back();
   }

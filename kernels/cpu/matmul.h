@@ -39,11 +39,14 @@ class CpuPackedMatrix : public PackedMatrix {
   dnnl::memory memory_;
 };
 
-// Multiplies with packed weights. Keeps the primitives of the shapes last used, as the number of
-// rows changes from step to step. One thread at a time.
+// Multiplies with packed weights. Keeps the primitives of the shapes last used: to make one costs
+// a millisecond, and the number of rows changes from step to step. One thread at a time.
 class Matmul {
  public:
-  Matmul(const dnnl::engine& engine, int threads);
+  // Enough for every row count of a model's few weight shapes, at a few KB each.
+  static constexpr size_t kMaxPrimitives = 1024;
+
+  Matmul(const dnnl::engine& engine, int threads, size_t max_primitives = kMaxPrimitives);
 
   // out = x Wᵀ + bias, added to `out` if `accumulate`. x [n, in] and out [n, out] float32 of any
   // row stride; bias float32 [out] or null.
@@ -60,6 +63,8 @@ class Matmul {
   };
   using Entry = std::pair<Shape, Primitive>;
 
+  void LinearDense(Matrix x, const CpuPackedMatrix& weight, const void* bias, bool accumulate,
+                   Matrix out);
   const void* PackInput(Matrix x, DType dtype);
   Primitive& Find(const Shape& shape, const CpuPackedMatrix& weight);
   Primitive Make(const Shape& shape, const CpuPackedMatrix& weight) const;
@@ -67,6 +72,7 @@ class Matmul {
   dnnl::engine engine_;
   dnnl::stream stream_;
   int threads_;
+  size_t max_primitives_;
   std::list<Entry> recent_;  // the last used in front
   std::map<Shape, std::list<Entry>::iterator> by_shape_;
   Scratch input_, output_;
