@@ -24,11 +24,27 @@ memory::desc RowMajor(int64_t rows, int64_t cols, memory::data_type type) {
   return {{rows, cols}, type, memory::format_tag::ab};
 }
 
+// The product of `x` and `weights`, plus `bias` if it has elements. oneDNN 3 builds in one step
+// what takes two in oneDNN 2.
+dnnl::matmul::primitive_desc DescribeProduct(const dnnl::engine& engine, const memory::desc& x,
+                                             const memory::desc& weights, const memory::desc& bias,
+                                             const memory::desc& out,
+                                             const dnnl::primitive_attr& attributes) {
+  const bool has_bias = bias.get_size() > 0;
+#if DNNL_VERSION_MAJOR >= 3
+  if (has_bias) return {engine, x, weights, bias, out, attributes};
+  return {engine, x, weights, out, attributes};
+#else
+  if (has_bias) return {{x, weights, bias, out}, attributes, engine};
+  return {{x, weights, out}, attributes, engine};
+#endif
+}
+
 memory::desc PackedLayout(const dnnl::engine& engine, int64_t out, int64_t in, DType dtype) {
   const memory::desc any({in, out}, TypeOf(dtype), memory::format_tag::any);
-  const dnnl::matmul::desc product(RowMajor(kTypicalRows, in, TypeOf(dtype)), any,
-                                   RowMajor(kTypicalRows, out, memory::data_type::f32));
-  return dnnl::matmul::primitive_desc(product, engine).weights_desc();
+  return DescribeProduct(engine, RowMajor(kTypicalRows, in, TypeOf(dtype)), any, {},
+                         RowMajor(kTypicalRows, out, memory::data_type::f32), {})
+      .weights_desc();
 }
 
 // The parts one below the other, as float32.
@@ -145,7 +161,8 @@ Matmul::Primitive& Matmul::Find(const Shape& shape, const CpuPackedMatrix& weigh
 Matmul::Primitive Matmul::Make(const Shape& shape, const CpuPackedMatrix& weight) const {
   const auto [rows, out_features, in_features, dtype, has_bias, accumulate] = shape;
   const memory::desc x = RowMajor(rows, in_features, TypeOf(weight.dtype()));
-  const memory::desc bias = RowMajor(1, out_features, memory::data_type::f32);
+  const memory::desc bias =
+      has_bias != 0 ? RowMajor(1, out_features, memory::data_type::f32) : memory::desc();
   const memory::desc out = RowMajor(rows, out_features, memory::data_type::f32);
   const memory::desc weights = weight.memory().get_desc();
   dnnl::primitive_attr attributes;
@@ -154,10 +171,8 @@ Matmul::Primitive Matmul::Make(const Shape& shape, const CpuPackedMatrix& weight
     sum.append_sum();
     attributes.set_post_ops(sum);
   }
-  const dnnl::matmul::desc product = has_bias != 0 ? dnnl::matmul::desc(x, weights, bias, out)
-                                                   : dnnl::matmul::desc(x, weights, out);
   Primitive made;
-  made.matmul = dnnl::matmul(dnnl::matmul::primitive_desc(product, attributes, engine_));
+  made.matmul = dnnl::matmul(DescribeProduct(engine_, x, weights, bias, out, attributes));
   made.x = memory(x, engine_, nullptr);
   made.out = memory(out, engine_, nullptr);
   made.arguments = {{DNNL_ARG_SRC, made.x}, {DNNL_ARG_DST, made.out}};
