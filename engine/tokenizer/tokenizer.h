@@ -23,8 +23,9 @@ namespace mneme {
 // gives the ids that Hugging Face `tokenizers` gives. Immutable; any number of threads may use it.
 //
 // Where Unicode versions differ, so may the pieces: which characters are letters and numbers comes
-// from PCRE2's tables, NFC from utf8proc's. Only characters that are unassigned in the older of two
-// versions are affected, and they still decode to themselves.
+// from PCRE2's tables (Unicode 14), NFC from utf8proc's (15); Hugging Face has newer letters and an
+// older NFC (9). Only characters assigned after the older of two versions are affected; they decode
+// to themselves, with NFC to their utf8proc normal form.
 class Tokenizer {
  public:
   // Reads DIR/tokenizer.json and, if there is one, DIR/tokenizer_config.json. NOT_FOUND if there is

@@ -1,6 +1,5 @@
 #include "engine/tokenizer/turn_encoder.h"
 
-#include <algorithm>
 #include <cstddef>
 
 #include "absl/status/status.h"
@@ -42,15 +41,6 @@ absl::StatusOr<std::vector<int32_t>> TurnEncoder::EncodeMessage(absl::string_vie
   ids.insert(ids.end(), body.begin(), body.end());
   ids.insert(ids.end(), found->second.suffix.begin(), found->second.suffix.end());
   return ids;
-}
-
-absl::Span<const int32_t> TurnEncoder::RemainingAssistantSuffix(
-    absl::Span<const int32_t> log) const {
-  const absl::Span<const int32_t> suffix = assistant_suffix();
-  for (size_t logged = std::min(suffix.size(), log.size()); logged > 0; --logged) {
-    if (log.last(logged) == suffix.first(logged)) return suffix.subspan(logged);
-  }
-  return suffix;
 }
 
 }  // namespace mneme

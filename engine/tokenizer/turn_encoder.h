@@ -9,7 +9,6 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/turn_format.h"
 
@@ -33,11 +32,6 @@ class TurnEncoder {
   // What opens and what ends a turn of the assistant. Valid as long as the encoder.
   const std::vector<int32_t>& assistant_prefix() const { return assistant().prefix; }
   const std::vector<int32_t>& assistant_suffix() const { return assistant().suffix; }
-
-  // The part of the assistant's suffix that is still to come after `log` (the last ids of the
-  // session): the suffix without its longest beginning with which the log ends. So a turn that the
-  // model ended itself is not ended twice.
-  absl::Span<const int32_t> RemainingAssistantSuffix(absl::Span<const int32_t> log) const;
 
  private:
   struct Role {

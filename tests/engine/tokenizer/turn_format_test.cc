@@ -17,7 +17,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 TurnEncoder Encoder(const Tokenizer& tokenizer, const char* format) {
   return TurnEncoder::Create(tokenizer, TurnFormat::ByName(format).value()).value();
@@ -83,16 +82,6 @@ TEST(TurnFormatTest, ContentDoesNotChangeTheTokensAroundIt) {
     EXPECT_TRUE(
         std::equal(empty.rbegin(), empty.rbegin() + static_cast<long>(suffix), ids.rbegin()));
   }
-}
-
-TEST(TurnFormatTest, AnEndOfTurnThatIsLoggedIsNotRepeated) {
-  const TurnEncoder encoder = Encoder(Qwen2Tokenizer(), "chatml");
-  const auto& suffix = encoder.assistant_suffix();
-  ASSERT_EQ(suffix.size(), 2u);
-  EXPECT_THAT(encoder.RemainingAssistantSuffix({1, 2}), ElementsAre(suffix[0], suffix[1]));
-  EXPECT_THAT(encoder.RemainingAssistantSuffix({1, suffix[0]}), ElementsAre(suffix[1]));
-  EXPECT_THAT(encoder.RemainingAssistantSuffix({1, suffix[0], suffix[1]}), IsEmpty());
-  EXPECT_THAT(encoder.RemainingAssistantSuffix({}), ElementsAre(suffix[0], suffix[1]));
 }
 
 TEST(TurnFormatTest, UnknownNamesAndRolesAreInvalidAndNameTheKnown) {
