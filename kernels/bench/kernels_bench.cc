@@ -66,6 +66,7 @@ void Linear(benchmark::State& state, DType dtype) {
   const int64_t n = state.range(0), in = state.range(1), out = state.range(2);
   const auto weight = device.RandomWeight(out, in);
   const Matrix x = device.Random(n, in), y = device.Random(n, out);
+  device.stream().Linear(x, *weight, nullptr, false, y);  // generates code
   for (auto _ : state) {
     device.stream().Linear(x, *weight, nullptr, false, y);
     device.Synchronize();
@@ -140,6 +141,7 @@ void DownProject(benchmark::State& state) {
   const auto w_down = device.RandomWeight(d, f);
   const Matrix z = device.Random(n, f), y = device.Random(n, d), delta = device.Random(d, f);
   const DeltaRows rows{0, n, delta.data};
+  device.stream().DownProject(z, *w_down, {&rows, 1}, y);  // generates code
   for (auto _ : state) {
     device.stream().DownProject(z, *w_down, {&rows, 1}, y);
     device.Synchronize();
@@ -164,6 +166,7 @@ void UpdateFastWeights(benchmark::State& state) {
   const FastWeightLayer layer{conv, projection.get(), 1e-9f, 1.0};
   const ChunkUpdate update{.target = target, .z = z, .delta = delta.data};
   ChunkUpdateResult result;
+  device.stream().UpdateFastWeights(layer, {&update, 1}, &result);  // generates code
   for (auto _ : state) {
     device.stream().UpdateFastWeights(layer, {&update, 1}, &result);
     device.Synchronize();
