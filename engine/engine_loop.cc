@@ -60,6 +60,7 @@ absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
   session->Update(update);
   session->Touch(context_.clock.Now());
+  next_expiry_ = std::min(next_expiry_, session->expiry());
   return session->info();
 }
 
@@ -195,15 +196,24 @@ bool EngineLoop::Sweep() {
     }
   }
   queues_.remove_if([](const Queue& queue) { return queue.jobs.empty(); });
-  bool expired = false;
+  const bool expired = now >= next_expiry_ && DeleteExpired(now);
+  return expired || requests_ != before;
+}
+
+bool EngineLoop::DeleteExpired(absl::Time now) {
+  bool deleted = false;
   for (Session* session : sessions_.Expired(now)) {
     const bool busy = std::any_of(queues_.begin(), queues_.end(),
                                   [session](const Queue& q) { return q.session == session; });
-    if (busy) continue;
-    EndSession(session, absl::OkStatus());
-    expired = true;
+    if (busy) {
+      session->Touch(now);  // waiting is using
+    } else {
+      EndSession(session, absl::OkStatus());
+      deleted = true;
+    }
   }
-  return expired || requests_ != before;
+  next_expiry_ = sessions_.NextExpiry();
+  return deleted;
 }
 
 std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
@@ -297,7 +307,7 @@ void EngineLoop::Fail(const absl::Status& status) {
 }
 
 absl::Time EngineLoop::NextWake() const {
-  absl::Time wake = sessions_.NextExpiry();
+  absl::Time wake = next_expiry_;
   for (const Queue& queue : queues_) {
     for (const auto& job : queue.jobs) wake = std::min(wake, job->header().deadline);
   }

@@ -78,6 +78,7 @@ class EngineLoop {
 
   // Ends what was cancelled, has passed its deadline, or belongs to an expired session.
   bool Sweep();
+  bool DeleteExpired(absl::Time now);
   // Asks the first request of each queue what it can do.
   std::vector<Ready> CollectReady();
   // If all that could run waits for memory that nobody will give back, ends the first of them.
@@ -97,6 +98,7 @@ class EngineLoop {
   int64_t requests_ = 0;
   uint64_t arrivals_ = 0;
   uint64_t steps_ = 0;
+  absl::Time next_expiry_ = absl::InfiniteFuture();  // no session expires before
   std::vector<Job*> starved_;  // could run but for memory; of the last CollectReady
   absl::Status refusal_;
   absl::Status failure_;
