@@ -26,26 +26,20 @@ int64_t PhysicalMemoryBytes() {
   return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)};
 }
 
-bool HasBFloat16() {
-  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
-  return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+// Whether oneDNN uses `isa`. Its values are sets of bits, and later versions have more of them.
+bool Uses(dnnl::cpu_isa isa) {
+  const auto wanted = static_cast<unsigned>(isa);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
 }
 
+bool HasBFloat16() { return Uses(dnnl::cpu_isa::avx512_core_bf16); }
+
 const char* IsaName() {
-  switch (dnnl::get_effective_cpu_isa()) {
-    case dnnl::cpu_isa::avx512_core_amx:
-      return "AVX512_AMX";
-    case dnnl::cpu_isa::avx512_core_bf16:
-      return "AVX512_BF16";
-    case dnnl::cpu_isa::avx512_core_vnni:
-    case dnnl::cpu_isa::avx512_core:
-      return "AVX512";
-    case dnnl::cpu_isa::avx2_vnni:
-    case dnnl::cpu_isa::avx2:
-      return "AVX2";
-    default:
-      return "baseline";
-  }
+  if (Uses(dnnl::cpu_isa::avx512_core_amx)) return "AVX512_AMX";
+  if (Uses(dnnl::cpu_isa::avx512_core_bf16)) return "AVX512_BF16";
+  if (Uses(dnnl::cpu_isa::avx512_core)) return "AVX512";
+  if (Uses(dnnl::cpu_isa::avx2)) return "AVX2";
+  return "baseline";
 }
 
 absl::Status CheckParts(absl::Span<const HostTensor> parts) {
