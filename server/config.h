@@ -1,0 +1,51 @@
+#ifndef MNEME_SERVER_CONFIG_H_
+#define MNEME_SERVER_CONFIG_H_
+
+// The command line of mneme-server.
+
+#include <cstdint>
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include "engine/engine.h"
+
+namespace mneme {
+
+// What the command line asks for; the initial values are the defaults that --help shows.
+struct ServerConfig {
+  std::string model_dir;
+  std::string backend = "cpu";    // "cpu" or "cuda"
+  std::string cpu_dtype = "f32";  // "f32" or "bf16"
+  int threads = 0;                // of the CPU backend; 0: one for each processor
+  int64_t sliding_window = 0;     // tokens; 0: as the model says
+  std::string turn_format;        // name or file; empty: by the model's tokenizer
+
+  std::string host = "127.0.0.1";
+  int port = 50051;  // 0: any
+  std::string metrics_host = "127.0.0.1";
+  int metrics_port = 9090;  // 0: any
+  std::string data_dir;     // empty: none
+  std::string port_file;    // empty: none
+
+  EngineOptions engine;
+  int64_t max_message_bytes = 4 << 20;
+  double drain_seconds = 20;
+
+  std::string log_level = "info";
+  std::string log_format = "text";  // "text" or "json"
+};
+
+// Outcome of ParseCommandLine: a configuration, or the program's exit code.
+struct CommandLine {
+  std::optional<ServerConfig> config;
+  int exit_code = 0;  // without a configuration: 0 after --help and --version
+};
+
+// Parses the arguments. Help and version go to `out`, one line about what is wrong to `error`.
+CommandLine ParseCommandLine(int argc, const char* const* argv, std::ostream& out,
+                             std::ostream& error);
+
+}  // namespace mneme
+
+#endif  // MNEME_SERVER_CONFIG_H_

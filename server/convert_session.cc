@@ -1,0 +1,209 @@
+#include "server/convert_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
+#include "server/convert_status.h"
+
+namespace mneme {
+namespace {
+
+constexpr int kMaxLabels = 64;
+constexpr size_t kMaxLabelKeyBytes = 63;
+constexpr size_t kMaxLabelValueBytes = 255;
+constexpr int64_t kMaxTtlSeconds = 315'576'000'000;  // what protobuf's Duration may hold
+constexpr uint32_t kDefaultPageSize = 100;
+constexpr uint32_t kMaxPageSize = 1000;
+constexpr char kPageTokenPrefix[] = "after=";
+
+using Labels = std::map<std::string, std::string>;
+
+absl::StatusOr<Labels> ToLabels(const google::protobuf::Map<std::string, std::string>& proto) {
+  if (proto.size() > kMaxLabels) {
+    return InvalidField("labels", absl::StrCat("a session has at most ", kMaxLabels,
+                                               " labels, not ", proto.size()));
+  }
+  Labels labels;
+  for (const auto& [key, value] : proto) {
+    if (key.empty() || key.size() > kMaxLabelKeyBytes || value.size() > kMaxLabelValueBytes) {
+      return InvalidField(
+          "labels", absl::StrCat("a label has a key of 1 to ", kMaxLabelKeyBytes,
+                                 " bytes and a value of at most ", kMaxLabelValueBytes, ", not of ",
+                                 key.size(), " and ", value.size()));
+    }
+    labels.emplace(key, value);
+  }
+  return labels;
+}
+
+absl::StatusOr<absl::Duration> ToTtl(const google::protobuf::Duration& proto) {
+  constexpr int32_t kNanosPerSecond = 1'000'000'000;
+  const bool in_range = proto.seconds() >= 0 && proto.seconds() <= kMaxTtlSeconds &&
+                        proto.nanos() >= 0 && proto.nanos() < kNanosPerSecond;
+  if (in_range && (proto.seconds() > 0 || proto.nanos() > 0)) {
+    return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+  }
+  return InvalidField("ttl", absl::StrCat("ttl must be positive and well-formed, not ",
+                                          proto.seconds(), " s and ", proto.nanos(), " ns"));
+}
+
+absl::Status NotImplemented(const std::string& field, const std::string& message) {
+  return RequestError(absl::StatusCode::kInvalidArgument, v1::ERROR_REASON_UNSUPPORTED_VALUE, field,
+                      message);
+}
+
+absl::Status CheckUpdateMode(const v1::LearningControls& proto) {
+  if (proto.update_mode() != v1::UPDATE_MODE_UNSPECIFIED &&
+      proto.update_mode() != v1::UPDATE_MODE_EXACT) {
+    return NotImplemented("controls.update_mode",
+                          "this version implements UPDATE_MODE_EXACT only (not implemented)");
+  }
+  if (proto.max_lag_chunks() != 0) {
+    return NotImplemented("controls.max_lag_chunks",
+                          "max_lag_chunks must be 0: deferred updates are not implemented");
+  }
+  return absl::OkStatus();
+}
+
+// The controls of `proto`, absent ones at their defaults.
+absl::StatusOr<LearningControls> ToControls(const v1::LearningControls& proto) {
+  MNEME_RETURN_IF_ERROR(CheckUpdateMode(proto));
+  LearningControls controls;
+  if (proto.has_clip_norm()) controls.clip_norm = proto.clip_norm();
+  if (proto.has_decay()) controls.decay = proto.decay();
+  if (proto.has_lr_scale()) controls.lr_scale = proto.lr_scale();
+  if (proto.has_max_relative_norm()) controls.max_relative_norm = proto.max_relative_norm();
+  if (proto.has_freeze()) controls.freeze = proto.freeze();
+  return controls;
+}
+
+// Takes over the control `name` of `from`; false if there is none of this name.
+bool CopyControl(const std::string& name, const LearningControls& from, LearningControls& to) {
+  if (name == "clip_norm") {
+    to.clip_norm = from.clip_norm;
+  } else if (name == "decay") {
+    to.decay = from.decay;
+  } else if (name == "lr_scale") {
+    to.lr_scale = from.lr_scale;
+  } else if (name == "max_relative_norm") {
+    to.max_relative_norm = from.max_relative_norm;
+  } else if (name == "freeze") {
+    to.freeze = from.freeze;
+  } else {
+    return name == "update_mode" || name == "max_lag_chunks";  // one value each, checked before
+  }
+  return true;
+}
+
+absl::Status ApplyPath(const std::string& path, const v1::Session& session,
+                       const LearningControls& given, const LearningControls& present,
+                       SessionUpdate& update) {
+  absl::string_view control = path;
+  if (path == "labels") {
+    MNEME_ASSIGN_OR_RETURN(update.labels, ToLabels(session.labels()));
+  } else if (path == "ttl") {
+    update.ttl.emplace();
+    if (!session.has_ttl()) return absl::OkStatus();
+    MNEME_ASSIGN_OR_RETURN(*update.ttl, ToTtl(session.ttl()));
+  } else if (path == "controls") {
+    update.controls = given;
+  } else {
+    if (!update.controls) update.controls = present;
+    if (!absl::ConsumePrefix(&control, "controls.") ||
+        !CopyControl(std::string(control), given, *update.controls)) {
+      return InvalidField("update_mask",
+                          absl::StrCat("\"", absl::Utf8SafeCHexEscape(path),
+                                       "\" cannot be updated; paths are labels, ttl, controls and "
+                                       "controls.clip_norm, .decay, .lr_scale, "
+                                       ".max_relative_norm, .freeze, .update_mode, "
+                                       ".max_lag_chunks"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Controls that differ from their defaults; the others stay absent.
+void ToProto(const LearningControls& controls, v1::LearningControls* proto) {
+  const LearningControls defaults;
+  proto->set_update_mode(v1::UPDATE_MODE_EXACT);
+  if (controls.clip_norm != defaults.clip_norm) proto->set_clip_norm(controls.clip_norm);
+  if (controls.decay != defaults.decay) proto->set_decay(controls.decay);
+  if (controls.lr_scale != defaults.lr_scale) proto->set_lr_scale(controls.lr_scale);
+  if (controls.max_relative_norm != defaults.max_relative_norm) {
+    proto->set_max_relative_norm(controls.max_relative_norm);
+  }
+  if (controls.freeze != defaults.freeze) proto->set_freeze(controls.freeze);
+}
+
+}  // namespace
+
+absl::Status RequireSessionId(const std::string& id) {
+  return id.empty() ? InvalidField("session_id", "session_id is missing") : absl::OkStatus();
+}
+
+absl::StatusOr<SessionOptions> ToSessionOptions(const v1::CreateSessionRequest& request) {
+  SessionOptions options;
+  MNEME_ASSIGN_OR_RETURN(options.controls, ToControls(request.controls()));
+  MNEME_ASSIGN_OR_RETURN(options.labels, ToLabels(request.labels()));
+  if (request.has_ttl()) {
+    MNEME_ASSIGN_OR_RETURN(options.ttl, ToTtl(request.ttl()));
+  }
+  return options;
+}
+
+absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request,
+                                              const LearningControls& present) {
+  if (request.update_mask().paths().empty()) {
+    return InvalidField("update_mask", "update_mask names no path, so nothing would change");
+  }
+  MNEME_ASSIGN_OR_RETURN(const LearningControls given, ToControls(request.session().controls()));
+  SessionUpdate update;
+  for (const std::string& path : request.update_mask().paths()) {
+    MNEME_RETURN_IF_ERROR(ApplyPath(path, request.session(), given, present, update));
+  }
+  return update;
+}
+
+void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session* proto) {
+  proto->set_session_id(info.key.id);
+  proto->set_model(model.name);
+  proto->set_position(info.position);
+  proto->set_version(info.version);
+  proto->set_chunk_size(static_cast<uint32_t>(model.config.ttt ? model.config.ttt->chunk : 0));
+  proto->set_state(v1::SESSION_STATE_ACTIVE);
+  proto->set_tier(v1::TIER_DEVICE);
+  proto->set_device_bytes(static_cast<uint64_t>(info.device_bytes));
+  proto->set_host_bytes(static_cast<uint64_t>(info.host_bytes));
+  ToProto(info.options.controls, proto->mutable_controls());
+  proto->mutable_labels()->insert(info.options.labels.begin(), info.options.labels.end());
+  ToProto(info.create_time, proto->mutable_create_time());
+  ToProto(info.last_used_time, proto->mutable_last_used_time());
+  if (info.options.ttl) ToProto(*info.options.ttl, proto->mutable_ttl());
+}
+
+absl::StatusOr<std::string> FromPageToken(const std::string& token) {
+  if (token.empty()) return std::string();
+  std::string decoded;
+  absl::string_view after;
+  if (absl::WebSafeBase64Unescape(token, &decoded)) {
+    after = decoded;
+    if (absl::ConsumePrefix(&after, kPageTokenPrefix) && ToPageToken(std::string(after)) == token) {
+      return std::string(after);
+    }
+  }
+  return InvalidField("page_token", "page_token is not one that ListSessions gave out");
+}
+
+std::string ToPageToken(const std::string& after) {
+  return after.empty() ? "" : absl::WebSafeBase64Escape(absl::StrCat(kPageTokenPrefix, after));
+}
+
+int ToPageLimit(uint32_t page_size) {
+  return static_cast<int>(page_size == 0 ? kDefaultPageSize : std::min(page_size, kMaxPageSize));
+}
+
+}  // namespace mneme

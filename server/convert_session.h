@@ -1,0 +1,36 @@
+#ifndef MNEME_SERVER_CONVERT_SESSION_H_
+#define MNEME_SERVER_CONVERT_SESSION_H_
+
+// Sessions between the wire and the engine.
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/request.h"
+#include "mneme/v1/sessions.pb.h"
+#include "server/model_description.h"
+
+namespace mneme {
+
+// INVALID_ARGUMENT unless `id` is not empty. Whether it is well-formed is the engine's to say.
+absl::Status RequireSessionId(const std::string& id);
+
+// INVALID_ARGUMENT for a malformed label or ttl, and for a control that is not implemented; ranges
+// of controls are the engine's to check.
+absl::StatusOr<SessionOptions> ToSessionOptions(const v1::CreateSessionRequest& request);
+
+// What an UpdateSession changes; controls are those of `present` with what the mask names replaced.
+// INVALID_ARGUMENT for a mask that is empty or names a path that does not exist.
+absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request,
+                                              const LearningControls& present);
+
+void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session* proto);
+
+// One page of ListSessions. INVALID_ARGUMENT for a page token that ToPageToken did not make.
+absl::StatusOr<std::string> FromPageToken(const std::string& token);
+std::string ToPageToken(const std::string& after);  // empty stays empty
+int ToPageLimit(uint32_t page_size);
+
+}  // namespace mneme
+
+#endif  // MNEME_SERVER_CONVERT_SESSION_H_

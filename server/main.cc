@@ -1,0 +1,114 @@
+// mneme-server: the one place where its parts are put together.
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "base/status_macros.h"
+#include "base/version.h"
+#include "engine/clock.h"
+#include "engine/engine.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "server/address.h"
+#include "server/config.h"
+#include "server/data_dir.h"
+#include "server/lifecycle.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/model_loader.h"
+#include "server/port_file.h"
+#include "server/server.h"
+
+namespace mneme {
+namespace {
+
+Logger MakeLogger(const ServerConfig& config) {
+  return Logger(spdlog::level::from_str(config.log_level),
+                config.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const ServerConfig& config) {
+  if (config.backend == "cuda") {
+    return absl::UnimplementedError("this build has no CUDA backend; use --backend cpu");
+  }
+  CpuBackendOptions options;
+  options.matmul_dtype = config.cpu_dtype == "bf16" ? DType::kBF16 : DType::kF32;
+  options.threads = config.threads;
+  return CreateCpuBackend(options);
+}
+
+absl::StatusOr<std::optional<DataDir>> LockDataDir(const ServerConfig& config,
+                                                   const Logger& logger) {
+  if (config.data_dir.empty()) return std::nullopt;
+  MNEME_ASSIGN_OR_RETURN(DataDir dir, DataDir::Lock(config.data_dir));
+  logger.Warn("sessions are kept in memory only and end with this process",
+              {{"data_dir", config.data_dir}});
+  return dir;
+}
+
+absl::Status Announce(const ServerConfig& config, const Server& server,
+                      const MetricsServer& metrics, const Logger& logger) {
+  const std::string address = JoinHostPort(config.host, server.port());
+  logger.Info(
+      "serving",
+      {{"address", address},
+       {"metrics", "http://" + JoinHostPort(config.metrics_host, metrics.port()) + "/metrics"}});
+  if (!config.port_file.empty()) {
+    MNEME_RETURN_IF_ERROR(WritePortFile(config.port_file, server.port(), metrics.port()));
+  }
+  std::cout << "listening on " << address << std::endl;
+  return absl::OkStatus();
+}
+
+// Loads, serves until a signal or a failure, and returns the exit code.
+absl::StatusOr<int> Run(const ServerConfig& config) {
+  StopSignal stop;  // before any thread
+  const Logger logger = MakeLogger(config);
+  const Clock clock;
+  logger.Info("starting", {{"version", std::string(kVersion)}, {"backend", config.backend}});
+  MNEME_ASSIGN_OR_RETURN(auto backend, CreateBackend(config));
+  MNEME_ASSIGN_OR_RETURN(const std::optional<DataDir> data_dir, LockDataDir(config, logger));
+  MNEME_ASSIGN_OR_RETURN(
+      LoadedModel loaded,
+      LoadModel({config.model_dir, config.sliding_window, config.turn_format}, *backend, logger));
+  loaded.description.dtype = config.cpu_dtype == "bf16" ? "bfloat16" : "float32";
+
+  Metrics metrics(clock);
+  const std::shared_ptr<const Tokenizer> tokenizer = loaded.model.tokenizer;
+  MNEME_ASSIGN_OR_RETURN(auto engine, Engine::Create(config.engine, std::move(backend),
+                                                     std::move(loaded.model), clock, metrics));
+  const ServiceContext context = {
+      .engine = *engine,
+      .metrics = metrics,
+      .logger = logger,
+      .clock = clock,
+      .codec = {tokenizer.get(), loaded.turns ? &*loaded.turns : nullptr,
+                engine->config().vocab_size},
+      .model = loaded.description,
+      .backend = config.backend,
+      .max_message_bytes = config.max_message_bytes,
+      .start_time = clock.Now(),
+  };
+  MNEME_ASSIGN_OR_RETURN(
+      const auto metrics_server,
+      MetricsServer::Start(config.metrics_host, config.metrics_port,
+                           {metrics.collectable(), std::make_shared<LoadCollector>(*engine)}));
+  MNEME_ASSIGN_OR_RETURN(const auto server, Server::Start(config.host, config.port, context));
+  MNEME_RETURN_IF_ERROR(Announce(config, *server, *metrics_server, logger));
+  return ServeUntilStopped(stop, *server, *engine, absl::Seconds(config.drain_seconds), logger);
+}
+
+}  // namespace
+}  // namespace mneme
+
+int main(int argc, char** argv) {
+  const mneme::CommandLine line = mneme::ParseCommandLine(argc, argv, std::cout, std::cerr);
+  if (!line.config) return line.exit_code;
+  const absl::StatusOr<int> exit_code = mneme::Run(*line.config);
+  if (exit_code.ok()) return *exit_code;
+  std::cerr << "mneme-server: " << exit_code.status().message() << '\n';
+  return 1;
+}

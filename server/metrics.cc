@@ -1,0 +1,198 @@
+#include "server/metrics.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <exception>
+#include <fstream>
+#include <future>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/version.h"
+#include "server/address.h"
+
+namespace mneme {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+
+const Buckets kShortTimes = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
+                             0.1,    0.2,   0.5,   1,     2,    5,    10};
+const Buckets kLongTimes = {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1,
+                            2,     5,    10,   20,   60,  120, 300, 600};
+const Buckets kRows = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
+
+prometheus::Counter& AddCounter(prometheus::Registry& registry, const std::string& name,
+                                const std::string& help) {
+  return BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
+prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::string& name,
+                                    const std::string& help, const Buckets& buckets) {
+  return BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
+                               std::vector<std::pair<std::string, double>> by_state) {
+  prometheus::MetricFamily family{name, help, prometheus::MetricType::Gauge, {}};
+  for (auto& [state, value] : by_state) {
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    if (!state.empty()) metric.label.push_back({"state", state});
+    metric.gauge.value = value;
+  }
+  return family;
+}
+
+prometheus::MetricFamily Gauge(const std::string& name, const std::string& help, int64_t value) {
+  return Gauge(name, help, {{"", static_cast<double>(value)}});
+}
+
+absl::StatusOr<EngineLoad> LoadWithin(Engine& engine, std::chrono::seconds limit) {
+  auto promise = std::make_shared<std::promise<absl::StatusOr<EngineLoad>>>();
+  auto load = promise->get_future();
+  engine.GetLoad([promise](absl::StatusOr<EngineLoad> result) { promise->set_value(result); });
+  if (load.wait_for(limit) == std::future_status::ready) return load.get();
+  return absl::DeadlineExceededError("the engine does not answer");
+}
+
+void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& families) {
+  families.push_back(Gauge("mneme_sessions", "Sessions held.", load.sessions));
+  families.push_back(Gauge("mneme_running_requests",
+                           "Requests at the head of their session's queue.",
+                           load.running_requests));
+  families.push_back(Gauge("mneme_waiting_requests",
+                           "Requests behind another one of their session.", load.waiting_requests));
+  families.push_back(Gauge("mneme_pending_tokens", "Input tokens received and not yet computed.",
+                           load.pending_tokens));
+  families.push_back(Gauge("mneme_device_bytes", "Device memory for sessions.",
+                           {{"used", static_cast<double>(load.device_bytes_used)},
+                            {"reserved", static_cast<double>(load.device_bytes_reserved)},
+                            {"limit", static_cast<double>(load.device_bytes_limit)}}));
+  families.push_back(Gauge("mneme_host_bytes", "Host memory for token logs and request records.",
+                           load.host_bytes));
+}
+
+double Seconds(const timeval& time) {
+  return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+}
+
+void AddProcess(std::vector<prometheus::MetricFamily>& families) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  prometheus::MetricFamily cpu{"process_cpu_seconds_total",
+                               "Processor time, user and system.",
+                               prometheus::MetricType::Counter,
+                               {}};
+  cpu.metric.emplace_back().counter.value = Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
+  families.push_back(std::move(cpu));
+
+  int64_t pages = 0;
+  int64_t resident_pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident_pages;
+  families.push_back(Gauge("process_resident_memory_bytes", "Resident memory.",
+                           resident_pages * sysconf(_SC_PAGESIZE)));
+}
+
+}  // namespace
+
+Metrics::Metrics(const Clock& clock)
+    : clock_(clock),
+      registry_(std::make_shared<prometheus::Registry>()),
+      calls_(BuildCounter()
+                 .Name("mneme_requests_total")
+                 .Help("Calls that have ended, by kind and status.")
+                 .Register(*registry_)),
+      call_seconds_(BuildHistogram()
+                        .Name("mneme_request_seconds")
+                        .Help("Time from a call's arrival to its end, by kind.")
+                        .Register(*registry_)),
+      tokens_in_(AddCounter(*registry_, "mneme_tokens_in_total", "Input tokens computed.")),
+      tokens_out_(AddCounter(*registry_, "mneme_tokens_out_total", "Tokens generated.")),
+      chunk_updates_(AddCounter(*registry_, "mneme_chunk_updates_total",
+                                "Chunks closed, each with an update of its session's fast "
+                                "weights.")),
+      chunk_update_seconds_(AddHistogram(*registry_, "mneme_chunk_update_seconds",
+                                         "Time that the chunk updates of one step took.",
+                                         kShortTimes)),
+      step_seconds_(
+          AddHistogram(*registry_, "mneme_step_seconds", "Time of one step.", kShortTimes)),
+      step_rows_(
+          AddHistogram(*registry_, "mneme_step_rows", "Tokens computed by one step.", kRows)),
+      first_token_seconds_(AddHistogram(*registry_, "mneme_time_to_first_token_seconds",
+                                        "Time from a Generate's arrival to its first token.",
+                                        kLongTimes)),
+      next_token_seconds_(AddHistogram(*registry_, "mneme_time_between_tokens_seconds",
+                                       "Time from one token of a Generate to the next.",
+                                       kShortTimes)) {
+  BuildGauge()
+      .Name("mneme_build_info")
+      .Help("1, labelled with the server's version.")
+      .Register(*registry_)
+      .Add({{"version", kVersion}})
+      .Set(1);
+}
+
+void Metrics::OnCallEnd(const std::string& kind, const std::string& code, absl::Duration time) {
+  calls_.Add({{"kind", kind}, {"code", code}}).Increment();
+  call_seconds_.Add({{"kind", kind}}, kLongTimes).Observe(absl::ToDoubleSeconds(time));
+}
+
+void Metrics::OnStep(int64_t rows, absl::Duration time) {
+  step_rows_.Observe(static_cast<double>(rows));
+  step_seconds_.Observe(absl::ToDoubleSeconds(time));
+}
+
+void Metrics::OnTokensIn(int64_t tokens) {
+  tokens_in_.Increment(static_cast<double>(tokens));
+  rate_in_.Add(clock_.Now(), tokens);
+}
+
+void Metrics::OnTokensOut(int64_t tokens) {
+  tokens_out_.Increment(static_cast<double>(tokens));
+  rate_out_.Add(clock_.Now(), tokens);
+}
+
+void Metrics::OnChunkUpdates(int64_t chunks, absl::Duration time) {
+  chunk_updates_.Increment(static_cast<double>(chunks));
+  chunk_update_seconds_.Observe(absl::ToDoubleSeconds(time));
+}
+
+void Metrics::OnFirstToken(absl::Duration since_arrival) {
+  first_token_seconds_.Observe(absl::ToDoubleSeconds(since_arrival));
+}
+
+void Metrics::OnNextToken(absl::Duration since_last_token) {
+  next_token_seconds_.Observe(absl::ToDoubleSeconds(since_last_token));
+}
+
+std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {
+  std::vector<prometheus::MetricFamily> families;
+  AddProcess(families);
+  const absl::StatusOr<EngineLoad> load = LoadWithin(engine_, std::chrono::seconds(1));
+  if (load.ok()) AddLoad(*load, families);
+  return families;
+}
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
+    const std::string& host, int port,
+    std::vector<std::shared_ptr<prometheus::Collectable>> sources) {
+  auto server = std::unique_ptr<MetricsServer>(new MetricsServer);
+  server->sources_ = std::move(sources);
+  const std::string address = JoinHostPort(host, port);
+  try {
+    server->exposer_ = std::make_unique<prometheus::Exposer>(
+        std::vector<std::string>{"listening_ports", address, "num_threads", "2"});
+  } catch (const std::exception& failure) {
+    return absl::UnavailableError(
+        absl::StrCat("metrics cannot listen on ", address, ": ", failure.what()));
+  }
+  for (const auto& source : server->sources_) server->exposer_->RegisterCollectable(source);
+  server->port_ = server->exposer_->GetListeningPorts().at(0);
+  return server;
+}
+
+}  // namespace mneme

@@ -1,0 +1,23 @@
+#ifndef MNEME_SERVER_MODEL_IDENTITY_H_
+#define MNEME_SERVER_MODEL_IDENTITY_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/config.h"
+
+namespace mneme {
+
+// Number of elements of the model's matrices, norms and TTT parts.
+int64_t CountParameters(const ModelConfig& config);
+
+// Of config.json, the weights and the window: equal ones can share sessions. Hexadecimal. Reads all
+// of it. NOT_FOUND if a file cannot be read.
+absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
+                                        int64_t sliding_window);
+
+}  // namespace mneme
+
+#endif  // MNEME_SERVER_MODEL_IDENTITY_H_

@@ -1,0 +1,32 @@
+#ifndef MNEME_SERVER_SERVICE_CONTEXT_H_
+#define MNEME_SERVER_SERVICE_CONTEXT_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "engine/clock.h"
+#include "engine/engine.h"
+#include "server/convert_inference.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/model_description.h"
+
+namespace mneme {
+
+// What every service works with. What it refers to outlives the Server.
+struct ServiceContext {
+  Engine& engine;
+  Metrics& metrics;
+  const Logger& logger;
+  const Clock& clock;
+  InputCodec codec;
+  ModelDescription model;
+  std::string backend;  // "cpu"
+  int64_t max_message_bytes = 0;
+  absl::Time start_time;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_SERVER_SERVICE_CONTEXT_H_

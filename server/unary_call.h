@@ -1,0 +1,43 @@
+#ifndef MNEME_SERVER_UNARY_CALL_H_
+#define MNEME_SERVER_UNARY_CALL_H_
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "server/call_record.h"
+
+namespace mneme {
+
+// A unary call in progress: its record, and the reactor that ends it. Request and response live
+// until Finish. Shared with the callback that finishes it, on whichever thread.
+class UnaryCall {
+ public:
+  static std::shared_ptr<UnaryCall> Start(const ServiceContext& context,
+                                          grpc::CallbackServerContext& call, std::string rpc,
+                                          bool frequent = false);
+
+  CallRecord& record() { return record_; }
+  const std::string& tenant() const { return record_.tenant(); }
+
+  // Ends the call, exactly once. Returns the reactor, for a handler that ends at once.
+  grpc::ServerUnaryReactor* Finish(const absl::Status& status);
+  grpc::ServerUnaryReactor* reactor() const { return reactor_; }
+
+ private:
+  UnaryCall(const ServiceContext& context, grpc::CallbackServerContext& call, std::string rpc,
+            bool frequent);
+
+  CallRecord record_;
+  grpc::ServerUnaryReactor* const reactor_;  // owned by the call's context
+};
+
+// UNIMPLEMENTED, for calls that the API has and this server has not.
+absl::Status NotImplemented(const std::string& rpc);
+
+}  // namespace mneme
+
+#endif  // MNEME_SERVER_UNARY_CALL_H_
