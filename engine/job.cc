@@ -170,9 +170,10 @@ void Job::Log(absl::Span<const int32_t> tokens) {
 
 void Job::End(const absl::Status& status) {
   BeforeEnd();
-  SessionCache& cache = session_.cache();
-  cache.TruncatePages(session_.computed());
-  cache.ReleaseUnused();
+  if (begun_) {  // else the lease and the provisional pages are those of a request before it
+    session_.cache().TruncatePages(session_.computed());
+    session_.cache().ReleaseUnused();
+  }
   const absl::Time now = context_.clock.Now();
   session_.Touch(now);
   context_.stats.OnRequestEnd(kind_, status.code(), now - arrival_time_);
