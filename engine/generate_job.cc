@@ -10,6 +10,14 @@
 #include "engine/input_resolver.h"
 
 namespace mneme {
+namespace {
+
+// The status of a check of the request's values, with its reason.
+absl::Status InvalidUnlessOk(const absl::Status& check) {
+  return check.ok() ? check : InvalidInput(std::string(check.message()));
+}
+
+}  // namespace
 
 GenerateJob::GenerateJob(GenerateRequest request, std::shared_ptr<RequestChannel> channel,
                          Session& session, JobContext& context, uint64_t arrival)
@@ -39,8 +47,9 @@ absl::Status GenerateJob::Begin() {
 }
 
 absl::Status GenerateJob::Validate() const {
-  MNEME_RETURN_IF_ERROR(ValidateSamplingParams(request_.sampling, context_.config.vocab_size));
-  MNEME_RETURN_IF_ERROR(ValidateStopStrings(request_.stop));
+  MNEME_RETURN_IF_ERROR(
+      InvalidUnlessOk(ValidateSamplingParams(request_.sampling, context_.config.vocab_size)));
+  MNEME_RETURN_IF_ERROR(InvalidUnlessOk(ValidateStopStrings(request_.stop)));
   if (!request_.stop.empty() && context_.tokenizer == nullptr) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "stop strings need a tokenizer, and the model has none; use stop_token_ids",
@@ -125,6 +134,7 @@ absl::Status GenerateJob::Replay() {
       token.logprob = record_->generated_logprobs[output].logprob;
       token.top = record_->generated_logprobs[output].top;
     }
+    counts_.Add(token.id);
     tokens_.push_back(token.id);
     Deliver(token);
   }
