@@ -107,9 +107,8 @@ SequenceStep AppendJob::FillStep(int64_t rows) {
 
 absl::Status AppendJob::TakeResults(SequenceStep& step) {
   const auto count = static_cast<std::ptrdiff_t>(step.end_position() - session_.position());
-  if (session_.open_turn() != resolver_->open_turn())
-    session_.set_open_turn(resolver_->open_turn());
   Log(absl::MakeSpan(pending_.data(), static_cast<size_t>(count)));
+  NoteTurn();
   verified_ = record_->end_position;
   pending_.erase(pending_.begin(), pending_.begin() + count);
   CommitRows(step);
@@ -118,6 +117,12 @@ absl::Status AppendJob::TakeResults(SequenceStep& step) {
                                   step.logprobs.end());
   SendProgress(std::move(step.logprobs));
   return absl::OkStatus();
+}
+
+void AppendJob::NoteTurn() {
+  const std::optional<int64_t> turn = resolver_->open_turn();
+  const bool opened = turn && *turn <= session_.position();  // its prefix is logged, not only read
+  session_.set_open_turn(opened ? turn : std::nullopt);
 }
 
 void AppendJob::SendProgress(std::vector<float> logprobs) {

@@ -32,6 +32,8 @@ class AppendJob : public Job {
   absl::Status SkipLogged(std::vector<int32_t>* tokens);
   absl::Status PayloadMismatch() const;
   absl::Status Finish();
+  // What the log says of an assistant's turn.
+  void NoteTurn();
   void SendProgress(std::vector<float> logprobs);
 
   const bool return_logprobs_;
