@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <utility>
 
 #include "base/check.h"
@@ -64,14 +65,22 @@ std::string Call::Text() const {
   return text;
 }
 
+ServedModel LoadServedModel(const std::filesystem::path& model_dir, bool with_tokenizer,
+                            Backend& backend) {
+  ServedModel model;
+  model.config = ValueOrDie(LoadModelConfig(model_dir));
+  model.defaults = ValueOrDie(LoadGenerationDefaults(model_dir));
+  const Checkpoint checkpoint = ValueOrDie(Checkpoint::Open(model_dir));
+  model.weights = ValueOrDie(LoadWeights(model.config, checkpoint, backend));
+  if (with_tokenizer) model.tokenizer = ValueOrDie(Tokenizer::Load(model_dir));
+  return model;
+}
+
 LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOptions& options)
     : options_(options.engine) {
   backend_ = ValueOrDie(CreateCpuBackend({.matmul_dtype = options.cpu_dtype}));
-  model_.config = ValueOrDie(LoadModelConfig(model_dir));
-  model_.defaults = ValueOrDie(LoadGenerationDefaults(model_dir));
-  const Checkpoint checkpoint = ValueOrDie(Checkpoint::Open(model_dir));
-  model_.weights = ValueOrDie(LoadWeights(model_.config, checkpoint, *backend_));
-  if (options.with_tokenizer) model_.tokenizer = ValueOrDie(Tokenizer::Load(model_dir));
+  if (options.wrap_backend) backend_ = options.wrap_backend(std::move(backend_));
+  model_ = LoadServedModel(model_dir, options.with_tokenizer, *backend_);
   auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_, options_.cache_bytes));
   auto model = ValueOrDie(
       Model::Create(model_.config, model_.weights, *pools, *backend_, options_.max_step_tokens));
@@ -125,10 +134,25 @@ std::unique_ptr<Call> LoopHarness::StartGenerate(const std::string& id, Generate
   return call;
 }
 
+bool LoopHarness::Step() {
+  const bool progress = loop_->RunOnce();
+  const EngineLoad load = loop_->load();
+  EXPECT_GE(load.device_bytes_reserved, load.device_bytes_used);
+  EXPECT_LE(load.device_bytes_reserved, load.device_bytes_limit);
+  if (loop_->requests_in_flight() == 0) {
+    EXPECT_EQ(load.device_bytes_reserved, load.device_bytes_used);
+  }
+  return progress;
+}
+
+void LoopHarness::StepUntilTokens(Call* call, size_t count) {
+  while (call->tokens.size() < count && Step()) call->Read();
+}
+
 void LoopHarness::RunAll(const std::vector<Call*>& calls) {
   do {
     for (Call* call : calls) call->Read();
-  } while (loop_->RunOnce());
+  } while (Step());
   for (Call* call : calls) call->Read();
 }
 
@@ -190,6 +214,28 @@ const std::vector<std::string>& GoldenNames() {
   static const std::vector<std::string> names = {"llama-input-target", "qwen3-bf16-sharded",
                                                  "qwen3-hidden-target", "qwen3-window-yarn"};
   return names;
+}
+
+testing::AssertionResult EndedWith(const Call& call, absl::StatusCode code, ErrorReason reason) {
+  if (call.ends != 1) return testing::AssertionFailure() << call.ends << " ends instead of one";
+  if (call.end->code() != code) return testing::AssertionFailure() << "ended with " << *call.end;
+  const ErrorReason actual = GetErrorInfo(*call.end).reason;
+  if (actual == reason) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << "reason " << static_cast<int>(actual) << " instead of "
+                                     << static_cast<int>(reason) << ": " << *call.end;
+}
+
+testing::AssertionResult EndedOk(const Call& call) {
+  return EndedWith(call, absl::StatusCode::kOk);
+}
+
+std::vector<int32_t> RandomTokens(size_t count, uint32_t seed, int32_t vocab_size) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) {
+    token = static_cast<int32_t>(random() % static_cast<uint32_t>(vocab_size));
+  }
+  return tokens;
 }
 
 GenerateRequest GreedyRequest(int64_t max_tokens, std::vector<int32_t> input) {

@@ -4,6 +4,7 @@
 // Drives an EngineLoop in the test's own thread, step by step, on a model directory.
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,7 +13,9 @@
 #include "absl/status/status.h"
 #include "engine/channel.h"
 #include "engine/engine_loop.h"
+#include "engine/error.h"
 #include "engine/safetensors.h"
+#include "gtest/gtest.h"
 #include "kernels/backend.h"
 
 namespace mneme {
@@ -47,7 +50,13 @@ struct HarnessOptions {
   EngineOptions engine = {.max_step_tokens = 64, .cache_bytes = 64 << 20};
   DType cpu_dtype = DType::kF32;
   bool with_tokenizer = false;
+  // Puts something between the engine and the CPU backend.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
 };
+
+// The model of a directory, packed for `backend`.
+ServedModel LoadServedModel(const std::filesystem::path& model_dir, bool with_tokenizer,
+                            Backend& backend);
 
 class LoopHarness {
  public:
@@ -67,6 +76,11 @@ class LoopHarness {
                                     bool logprobs = false, const std::string& request_id = "");
   std::unique_ptr<Call> StartGenerate(const std::string& id, GenerateRequest request);
   std::unique_ptr<Call> StartAppendStream(const std::string& id, AppendRequest request);
+  // One step; false if nothing could be done. Holds the memory invariant of DESIGN §2.9: bytes
+  // reserved ≥ bytes held, equal at rest.
+  bool Step();
+  // Steps until the generation has sent `count` tokens.
+  void StepUntilTokens(Call* call, size_t count);
   // Runs steps until nothing more can be done.
   void RunAll(const std::vector<Call*>& calls);
 
@@ -110,6 +124,14 @@ class Golden {
 };
 
 const std::vector<std::string>& GoldenNames();
+
+// The call has ended, exactly once, with `code`; an error has `reason`.
+testing::AssertionResult EndedWith(const Call& call, absl::StatusCode code,
+                                   ErrorReason reason = ErrorReason::kUnspecified);
+testing::AssertionResult EndedOk(const Call& call);
+
+// `count` tokens in [0, vocab_size), the same for the same seed.
+std::vector<int32_t> RandomTokens(size_t count, uint32_t seed, int32_t vocab_size = 320);
 
 // Greedy, ignoring end-of-text.
 GenerateRequest GreedyRequest(int64_t max_tokens, std::vector<int32_t> input = {});
