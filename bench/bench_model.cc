@@ -1,0 +1,57 @@
+#include "bench/bench_model.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "engine/random_weights.h"
+#include "engine/safetensors_checkpoint.h"
+
+namespace mneme {
+namespace {
+
+constexpr int64_t kDefaultChunk = 512;  // of a named shape
+
+absl::Status SetChunk(const BenchOptions& options, ModelConfig& config) {
+  if (!config.ttt) {
+    if (!options.chunk) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("a chunk size of ", *options.chunk, " was asked for, but the model in ",
+                     options.model_dir.string(), " does not learn (ttt_mode)"));
+  }
+  const bool random = !options.random_weights.empty();
+  config.ttt->chunk = options.chunk.value_or(random ? kDefaultChunk : config.ttt->chunk);
+  return absl::OkStatus();
+}
+
+absl::Status CheckLength(const BenchOptions& options, const ModelConfig& config) {
+  const int64_t tokens = options.decode_begin() + options.decode_tokens;
+  if (tokens <= config.MaxSessionTokens()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("sessions of ", tokens,
+                                                 " tokens were asked for, but the model's context "
+                                                 "ends at ",
+                                                 config.MaxSessionTokens()));
+}
+
+}  // namespace
+
+absl::StatusOr<BenchModel> LoadBenchModel(const BenchOptions& options, Backend& backend) {
+  const bool random = !options.random_weights.empty();
+  BenchModel model;
+  MNEME_ASSIGN_OR_RETURN(model.config, random ? NamedShape(options.random_weights)
+                                              : LoadModelConfig(options.model_dir));
+  MNEME_RETURN_IF_ERROR(SetChunk(options, model.config));
+  MNEME_RETURN_IF_ERROR(CheckLength(options, model.config));
+  if (random) {
+    model.name = options.random_weights + ", random weights";
+    MNEME_ASSIGN_OR_RETURN(model.weights,
+                           LoadWeights(model.config, RandomTensors(options.seed), backend));
+    return model;
+  }
+  model.name = options.model_dir.string();
+  MNEME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(options.model_dir));
+  MNEME_ASSIGN_OR_RETURN(model.weights, LoadWeights(model.config, checkpoint, backend));
+  return model;
+}
+
+}  // namespace mneme
