@@ -78,7 +78,7 @@ void AddLimitFlags(CLI::App& app, ServerConfig& config) {
                   CLI::Range(int64_t{1024}, int64_t{std::numeric_limits<int>::max()}));
   app.add_option("--drain_seconds", config.drain_seconds,
                  "How long running streams may go on after SIGTERM")
-      ->check(CLI::Range(0.0, 86400.0));
+      ->check(CLI::Range(0, 86400));
 }
 
 void AddLogFlags(CLI::App& app, ServerConfig& config) {

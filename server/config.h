@@ -30,7 +30,7 @@ struct ServerConfig {
 
   EngineOptions engine;
   int64_t max_message_bytes = 4 << 20;
-  double drain_seconds = 20;
+  int drain_seconds = 20;
 
   std::string log_level = "info";
   std::string log_format = "text";  // "text" or "json"
