@@ -38,6 +38,8 @@ class Session {
 
   const SessionKey& key() const { return key_; }
   SessionInfo info() const;
+  // Of the log and the request records.
+  int64_t host_bytes() const;
 
   // --- The log. ---
   const std::vector<int32_t>& log() const { return log_; }
