@@ -33,10 +33,14 @@ SessionInfo Session::info() const {
       .position = static_cast<uint64_t>(position()),
       .version = version(),
       .device_bytes = cache_.held_bytes(),
-      .host_bytes = static_cast<int64_t>(log_.capacity() * sizeof(int32_t)) + records_.size_bytes(),
+      .host_bytes = host_bytes(),
       .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
       .create_time = create_time_,
       .last_used_time = last_used_time_};
+}
+
+int64_t Session::host_bytes() const {
+  return static_cast<int64_t>(log_.capacity() * sizeof(int32_t)) + records_.size_bytes();
 }
 
 uint64_t Session::VersionAt(int64_t position) const {

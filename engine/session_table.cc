@@ -76,7 +76,7 @@ absl::Time SessionTable::NextExpiry() const {
 
 int64_t SessionTable::host_bytes() const {
   int64_t bytes = 0;
-  for (const auto& [key, session] : sessions_) bytes += session->info().host_bytes;
+  for (const auto& [key, session] : sessions_) bytes += session->host_bytes();
   return bytes;
 }
 
