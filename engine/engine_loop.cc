@@ -30,6 +30,7 @@ absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOpt
   MNEME_RETURN_IF_ERROR(refusal_);
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Create(std::move(key), std::move(options),
                                                              context_.clock.Now()));
+  next_expiry_ = std::min(next_expiry_, session->expiry());
   return session->info();
 }
 
