@@ -39,7 +39,10 @@ absl::StatusOr<std::vector<int32_t>> InputResolver::Resolve(const InputPiece& pi
   tokens.insert(tokens.end(), piece.ids.begin(), piece.ids.end());
   position_ += static_cast<int64_t>(tokens.size());
   if (open_turn_) turn_.insert(turn_.end(), tokens.begin(), tokens.end());
-  if (piece.opens_turn) open_turn_ = position_;
+  if (piece.opens_turn) {
+    open_turn_ = position_;
+    turn_.clear();
+  }
   return tokens;
 }
 
