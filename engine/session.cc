@@ -28,15 +28,14 @@ Session::Session(SessionKey key, SessionOptions options, CachePools& pools, absl
       last_used_time_(now) {}
 
 SessionInfo Session::info() const {
-  return {
-      .key = key_,
-      .position = static_cast<uint64_t>(position()),
-      .version = version(),
-      .device_bytes = cache_.held_bytes(),
-      .host_bytes = host_bytes(),
-      .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
-      .create_time = create_time_,
-      .last_used_time = last_used_time_};
+  return {.key = key_,
+          .position = static_cast<uint64_t>(position()),
+          .version = version(),
+          .device_bytes = cache_.held_bytes(),
+          .host_bytes = host_bytes(),
+          .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
+          .create_time = create_time_,
+          .last_used_time = last_used_time_};
 }
 
 int64_t Session::host_bytes() const {
