@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <limits>
 #include <mutex>
@@ -51,7 +52,7 @@ class ThreadedEngine final : public Engine {
 
   ~ThreadedEngine() override {
     if (!thread_.joinable()) return;
-    intake_.Post([this] { stopping_ = true; });
+    intake_->Post([this] { stopping_ = true; });
     thread_.join();
   }
 
@@ -62,50 +63,50 @@ class ThreadedEngine final : public Engine {
   const Tokenizer* tokenizer() const override { return model_.tokenizer.get(); }
 
   void CreateSession(SessionKey key, SessionOptions options, Done<SessionInfo> done) override {
-    intake_.Post([=, this] { done(loop_->CreateSession(key, options)); });
+    intake_->Post([=, this] { done(loop_->CreateSession(key, options)); });
   }
   void GetSession(SessionKey key, Done<SessionInfo> done) override {
-    intake_.Post([=, this] { done(loop_->GetSession(key)); });
+    intake_->Post([=, this] { done(loop_->GetSession(key)); });
   }
   void ListSessions(std::string tenant, std::string after, int limit,
                     Done<SessionPage> done) override {
-    intake_.Post([=, this] {
+    intake_->Post([=, this] {
       if (!loop_->failure().ok()) return done(loop_->failure());
       done(loop_->ListSessions(tenant, after, limit));
     });
   }
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override {
-    intake_.Post([=, this] { done(loop_->UpdateSession(key, update)); });
+    intake_->Post([=, this] { done(loop_->UpdateSession(key, update)); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
-    intake_.Post([=, this] { done(loop_->DeleteSession(key)); });
+    intake_->Post([=, this] { done(loop_->DeleteSession(key)); });
   }
 
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override {
-    channel->SetEngineNotify([this] { intake_.Notify(); });
-    intake_.Post([=, this] { loop_->Append(request, channel); });
+    channel->SetEngineNotify(Notifier());
+    intake_->Post([=, this] { loop_->Append(request, channel); });
   }
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override {
-    channel->SetEngineNotify([this] { intake_.Notify(); });
-    intake_.Post([=, this] { loop_->Generate(request, channel); });
+    channel->SetEngineNotify(Notifier());
+    intake_->Post([=, this] { loop_->Generate(request, channel); });
   }
   void Cancel(SessionKey key, std::string request_id, Done<std::monostate> done) override {
-    intake_.Post([=, this] {
+    intake_->Post([=, this] {
       const absl::Status status = loop_->Cancel(key, request_id);
       status.ok() ? done(std::monostate()) : done(status);
     });
   }
   void GetLoad(Done<EngineLoad> done) override {
-    intake_.Post([=, this] { done(loop_->load()); });
+    intake_->Post([=, this] { done(loop_->load()); });
   }
 
   void Drain(absl::Duration grace) override {
     const absl::Status draining =
         MakeError(absl::StatusCode::kUnavailable, "the server is draining; use another replica",
                   {.reason = ErrorReason::kDraining, .retryable = true});
-    intake_.Post([=, this] { loop_->Refuse(draining); });
+    intake_->Post([=, this] { loop_->Refuse(draining); });
     if (WaitUntilIdle(grace)) return;
-    intake_.Post([=, this] { loop_->EndAll(draining); });
+    intake_->Post([=, this] { loop_->EndAll(draining); });
     WaitUntilIdle(absl::InfiniteDuration());
   }
 
@@ -114,16 +115,20 @@ class ThreadedEngine final : public Engine {
     return health_;
   }
   void SetFailureCallback(std::function<void(absl::Status)> on_failure) override {
-    intake_.Post([=, this] { on_failure_ = on_failure; });
+    intake_->Post([=, this] { on_failure_ = on_failure; });
   }
 
  private:
+  RequestChannel::Notify Notifier() const {
+    return [intake = intake_] { intake->Notify(); };
+  }
+
   void RunThread() {
     bool progress = true;
     while (!stopping_) {
       const absl::Duration wait =
           progress ? absl::ZeroDuration() : loop_->NextWake() - clock_.Now();
-      for (const Intake::Command& command : intake_.Take(wait)) command();
+      for (const Intake::Command& command : intake_->Take(wait)) command();
       progress = loop_->RunOnce();
       PublishState();
     }
@@ -146,7 +151,7 @@ class ThreadedEngine final : public Engine {
     {
       std::lock_guard lock(mutex_);
       requests_ = requests;
-      ++published_;
+      acknowledged_ = passed_;
     }
     state_changed_.notify_all();
   }
@@ -154,9 +159,10 @@ class ThreadedEngine final : public Engine {
   // False if requests are still in flight after `grace`.
   bool WaitUntilIdle(absl::Duration grace) {
     std::unique_lock lock(mutex_);
-    const int64_t seen = published_;
-    intake_.Notify();
-    const auto idle = [&] { return published_ > seen && requests_ == 0; };
+    const int64_t ticket = ++tickets_;
+    // Behind everything that was posted before.
+    intake_->Post([this, ticket] { passed_ = std::max(passed_, ticket); });
+    const auto idle = [&] { return acknowledged_ >= ticket && requests_ == 0; };
     if (grace == absl::InfiniteDuration()) {
       state_changed_.wait(lock, idle);
       return true;
@@ -170,17 +176,20 @@ class ThreadedEngine final : public Engine {
   const Clock& clock_;
   StatsSink& stats_;
 
-  Intake intake_;
+  // Shared with the channels, which their clients may keep for longer.
+  const std::shared_ptr<Intake> intake_ = std::make_shared<Intake>();
   mutable std::mutex mutex_;
   std::condition_variable state_changed_;
-  int64_t requests_ = 0;   // guarded by mutex_, as are the next two
-  int64_t published_ = 0;  // times that requests_ was set
+  int64_t requests_ = 0;      // guarded by mutex_, as are the next three
+  int64_t tickets_ = 0;       // drawn by those who wait
+  int64_t acknowledged_ = 0;  // up to which ticket requests_ is true
   absl::Status health_;
 
   // Engine thread only, once it runs.
   std::unique_ptr<EngineLoop> loop_;
   std::function<void(absl::Status)> on_failure_;
   bool stopping_ = false;
+  int64_t passed_ = 0;  // the last ticket that came through the intake
   std::thread thread_;
 };
 
