@@ -33,7 +33,7 @@ std::string CaseName(const testing::TestParamInfo<GoldenCase>& info) {
 class GoldenTest : public testing::TestWithParam<GoldenCase> {
  protected:
   Golden golden_{GetParam().fixture};
-  LoopHarness engine_{golden_.dir(), {.cpu_dtype = GetParam().cpu_dtype}};
+  LoopHarness engine_{golden_.dir(), {.cpu_dtype = GetParam().cpu_dtype, .cpu_threads = 0}};
 
   void ExpectLogProbs(const std::string& session, const std::string& logits) {
     const auto call = engine_.Append(session, golden_.tokens(), /*logprobs=*/true);

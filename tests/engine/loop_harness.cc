@@ -78,7 +78,8 @@ ServedModel LoadServedModel(const std::filesystem::path& model_dir, bool with_to
 
 LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOptions& options)
     : options_(options.engine) {
-  backend_ = ValueOrDie(CreateCpuBackend({.matmul_dtype = options.cpu_dtype}));
+  backend_ = ValueOrDie(
+      CreateCpuBackend({.matmul_dtype = options.cpu_dtype, .threads = options.cpu_threads}));
   if (options.wrap_backend) backend_ = options.wrap_backend(std::move(backend_));
   model_ = LoadServedModel(model_dir, options.with_tokenizer, *backend_);
   auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_, options_.cache_bytes));

@@ -49,6 +49,7 @@ struct Call {
 struct HarnessOptions {
   EngineOptions engine = {.max_step_tokens = 64, .cache_bytes = 64 << 20};
   DType cpu_dtype = DType::kF32;
+  int cpu_threads = 1;  // small models gain nothing from more; 0: all
   bool with_tokenizer = false;
   // Puts something between the engine and the CPU backend.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
