@@ -25,12 +25,18 @@ absl::Status SetChunk(const BenchOptions& options, ModelConfig& config) {
 }
 
 absl::Status CheckLength(const BenchOptions& options, const ModelConfig& config) {
+  if (options.decode_begin() < options.prefill_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("a context of ", options.context,
+                                                   " tokens was asked for, but the prefill of ",
+                                                   options.prefill_tokens, " is part of it"));
+  }
   const int64_t tokens = options.decode_begin() + options.decode_tokens;
-  if (tokens <= config.MaxSessionTokens()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("sessions of ", tokens,
-                                                 " tokens were asked for, but the model's context "
+  const int64_t limit = config.MaxSessionTokens();
+  if (tokens <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("a session of ", tokens,
+                                                 " tokens was asked for, but the model's context "
                                                  "ends at ",
-                                                 config.MaxSessionTokens()));
+                                                 limit));
 }
 
 }  // namespace

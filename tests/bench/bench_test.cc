@@ -25,6 +25,7 @@ BenchOptions SmallRun() {
   options.decode_tokens = 5;
   options.step_tokens = 24;
   options.repeat = 3;
+  options.threads = 1;  // rows this small are not worth waking more
   return options;
 }
 
@@ -79,6 +80,14 @@ TEST(BenchTest, RefusesAnUnknownShape) {
   const auto report = RunBenchmark(options);
   EXPECT_EQ(report.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(report.status().message()), HasSubstr("qwen3-0.6b"));
+}
+
+TEST(BenchTest, RefusesLengthsThatDoNotFit) {
+  BenchOptions options = SmallRun();
+  options.context = options.prefill_tokens - 1;
+  EXPECT_EQ(RunBenchmark(options).status().code(), absl::StatusCode::kInvalidArgument);
+  options.context = LoadModelConfig(kLearning)->max_position_embeddings;
+  EXPECT_EQ(RunBenchmark(options).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(BenchReportTest, GivesMediansAndPairedRatios) {
