@@ -57,7 +57,7 @@ Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const st
 absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
                                                       const SessionUpdate& update) {
   MNEME_RETURN_IF_ERROR(refusal_);
-  if (update.controls) MNEME_RETURN_IF_ERROR(ValidateControls(*update.controls));
+  MNEME_RETURN_IF_ERROR(ValidateControls(update.controls.AppliedTo(LearningControls())));
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
   session->Update(update);
   session->Touch(context_.clock.Now());

@@ -174,9 +174,7 @@ void Job::End(const absl::Status& status) {
     session_.cache().TruncatePages(session_.computed());
     session_.cache().ReleaseUnused();
   }
-  const absl::Time now = context_.clock.Now();
-  session_.Touch(now);
-  context_.stats.OnRequestEnd(kind_, status.code(), now - arrival_time_);
+  session_.Touch(context_.clock.Now());
   channel_->PushEvent(RequestEnd{
       WithPosition(status, static_cast<uint64_t>(session_.position()), session_.version())});
 }

@@ -44,4 +44,20 @@ absl::Status ValidateControls(const LearningControls& controls) {
   return Invalid(absl::StrCat("controls.decay must be less than 1, not ", controls.decay));
 }
 
+ControlsUpdate ControlsUpdate::All(const LearningControls& controls) {
+  return {.clip_norm = controls.clip_norm,
+          .decay = controls.decay,
+          .lr_scale = controls.lr_scale,
+          .max_relative_norm = controls.max_relative_norm,
+          .freeze = controls.freeze};
+}
+
+LearningControls ControlsUpdate::AppliedTo(const LearningControls& controls) const {
+  return {.clip_norm = clip_norm.value_or(controls.clip_norm),
+          .decay = decay.value_or(controls.decay),
+          .lr_scale = lr_scale.value_or(controls.lr_scale),
+          .max_relative_norm = max_relative_norm.value_or(controls.max_relative_norm),
+          .freeze = freeze.value_or(controls.freeze)};
+}
+
 }  // namespace mneme

@@ -54,8 +54,22 @@ struct SessionOptions {
 };
 
 // Absent fields stay as they are.
+struct ControlsUpdate {
+  std::optional<float> clip_norm;
+  std::optional<float> decay;
+  std::optional<float> lr_scale;
+  std::optional<float> max_relative_norm;
+  std::optional<bool> freeze;
+
+  // Replaces every control.
+  static ControlsUpdate All(const LearningControls& controls);
+  bool empty() const { return !clip_norm && !decay && !lr_scale && !max_relative_norm && !freeze; }
+  LearningControls AppliedTo(const LearningControls& controls) const;
+};
+
+// Absent fields stay as they are.
 struct SessionUpdate {
-  std::optional<LearningControls> controls;
+  ControlsUpdate controls;
   std::optional<std::map<std::string, std::string>> labels;
   std::optional<std::optional<absl::Duration>> ttl;  // inner absent: none any more
 };
@@ -82,6 +96,8 @@ struct InputPiece {
   // `ids` end with the assistant's prefix: afterwards an assistant turn is open.
   bool opens_turn = false;
 };
+
+enum class RequestKind : uint8_t { kAppend, kGenerate };
 
 // What every request on a session has.
 struct RequestHeader {

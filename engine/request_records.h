@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "engine/request.h"
-#include "engine/stats.h"
 
 namespace mneme {
 

@@ -57,7 +57,9 @@ void Session::SetComputed(int64_t computed, std::vector<float> hidden) {
 }
 
 void Session::Update(const SessionUpdate& update) {
-  if (update.controls) controls_.Set(position(), *update.controls);
+  if (!update.controls.empty()) {
+    controls_.Set(position(), update.controls.AppliedTo(controls_.latest()));
+  }
   if (update.labels) labels_ = *update.labels;
   if (update.ttl) ttl_ = *update.ttl;
 }

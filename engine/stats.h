@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace mneme {
@@ -20,8 +19,6 @@ struct EngineLoad {
   int64_t host_bytes = 0;
 };
 
-enum class RequestKind : uint8_t { kAppend, kGenerate };
-
 // Told of what happens, on the engine thread; must be quick. The default does nothing.
 class StatsSink {
  public:
@@ -33,8 +30,6 @@ class StatsSink {
   virtual void OnChunkUpdates(int64_t /*chunks*/, absl::Duration /*time*/) {}
   virtual void OnFirstToken(absl::Duration /*since_arrival*/) {}
   virtual void OnNextToken(absl::Duration /*since_last_token*/) {}
-  virtual void OnRequestEnd(RequestKind /*kind*/, absl::StatusCode /*code*/,
-                            absl::Duration /*since_arrival*/) {}
 };
 
 }  // namespace mneme

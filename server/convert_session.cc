@@ -82,7 +82,7 @@ absl::StatusOr<LearningControls> ToControls(const v1::LearningControls& proto) {
 }
 
 // Takes over the control `name` of `from`; false if there is none of this name.
-bool CopyControl(const std::string& name, const LearningControls& from, LearningControls& to) {
+bool CopyControl(const std::string& name, const LearningControls& from, ControlsUpdate& to) {
   if (name == "clip_norm") {
     to.clip_norm = from.clip_norm;
   } else if (name == "decay") {
@@ -100,8 +100,7 @@ bool CopyControl(const std::string& name, const LearningControls& from, Learning
 }
 
 absl::Status ApplyPath(const std::string& path, const v1::Session& session,
-                       const LearningControls& given, const LearningControls& present,
-                       SessionUpdate& update) {
+                       const LearningControls& given, SessionUpdate& update) {
   absl::string_view control = path;
   if (path == "labels") {
     MNEME_ASSIGN_OR_RETURN(update.labels, ToLabels(session.labels()));
@@ -110,11 +109,10 @@ absl::Status ApplyPath(const std::string& path, const v1::Session& session,
     if (!session.has_ttl()) return absl::OkStatus();
     MNEME_ASSIGN_OR_RETURN(*update.ttl, ToTtl(session.ttl()));
   } else if (path == "controls") {
-    update.controls = given;
+    update.controls = ControlsUpdate::All(given);
   } else {
-    if (!update.controls) update.controls = present;
     if (!absl::ConsumePrefix(&control, "controls.") ||
-        !CopyControl(std::string(control), given, *update.controls)) {
+        !CopyControl(std::string(control), given, update.controls)) {
       return InvalidField("update_mask",
                           absl::StrCat("\"", absl::Utf8SafeCHexEscape(path),
                                        "\" cannot be updated; paths are labels, ttl, controls and "
@@ -155,15 +153,14 @@ absl::StatusOr<SessionOptions> ToSessionOptions(const v1::CreateSessionRequest& 
   return options;
 }
 
-absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request,
-                                              const LearningControls& present) {
+absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request) {
   if (request.update_mask().paths().empty()) {
     return InvalidField("update_mask", "update_mask names no path, so nothing would change");
   }
   MNEME_ASSIGN_OR_RETURN(const LearningControls given, ToControls(request.session().controls()));
   SessionUpdate update;
   for (const std::string& path : request.update_mask().paths()) {
-    MNEME_RETURN_IF_ERROR(ApplyPath(path, request.session(), given, present, update));
+    MNEME_RETURN_IF_ERROR(ApplyPath(path, request.session(), given, update));
   }
   return update;
 }

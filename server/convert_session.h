@@ -19,10 +19,9 @@ absl::Status RequireSessionId(const std::string& id);
 // of controls are the engine's to check.
 absl::StatusOr<SessionOptions> ToSessionOptions(const v1::CreateSessionRequest& request);
 
-// What an UpdateSession changes; controls are those of `present` with what the mask names replaced.
+// What an UpdateSession changes: what its mask names.
 // INVALID_ARGUMENT for a mask that is empty or names a path that does not exist.
-absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request,
-                                              const LearningControls& present);
+absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request);
 
 void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session* proto);
 

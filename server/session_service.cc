@@ -94,20 +94,11 @@ grpc::ServerUnaryReactor* SessionService::UpdateSession(grpc::CallbackServerCont
   auto unary = UnaryCall::Start(context_, *call, "UpdateSession");
   const std::string& id = request->session().session_id();
   unary->record().session_id = id;
-  absl::Status status = RequireSessionId(id);
-  if (status.ok()) status = ToSessionUpdate(*request, {}).status();
-  if (!status.ok()) return unary->Finish(status);
-  // A mask may name some of the controls: the others are the session's present ones.
-  context_.engine.GetSession({unary->tenant(), id}, [this, unary, request, response](
-                                                        const absl::StatusOr<SessionInfo>& info) {
-    if (!info.ok()) {
-      unary->Finish(info.status());
-      return;
-    }
-    auto update = ToSessionUpdate(*request, info->options.controls);
-    context_.engine.UpdateSession(info->key, *std::move(update),
-                                  AnswerWith(context_, unary, response));
-  });
+  if (const absl::Status status = RequireSessionId(id); !status.ok()) return unary->Finish(status);
+  auto update = ToSessionUpdate(*request);
+  if (!update.ok()) return unary->Finish(update.status());
+  context_.engine.UpdateSession({unary->tenant(), id}, *std::move(update),
+                                AnswerWith(context_, unary, response));
   return unary->reactor();
 }
 

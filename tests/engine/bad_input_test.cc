@@ -237,7 +237,8 @@ TEST_F(BadInputTest, BadControlsAreInvalidAndChangeNothing) {
                                              {.max_relative_norm = kNaN},
                                              {.max_relative_norm = kInfinity}};
   for (const LearningControls& controls : all) {
-    const auto updated = engine_->loop().UpdateSession({"test", "s"}, {.controls = controls});
+    const auto updated =
+        engine_->loop().UpdateSession({"test", "s"}, {.controls = ControlsUpdate::All(controls)});
     EXPECT_EQ(updated.status().code(), absl::StatusCode::kInvalidArgument);
     const auto created = engine_->loop().CreateSession({"test", "t"}, {.controls = controls});
     EXPECT_EQ(created.status().code(), absl::StatusCode::kInvalidArgument);

@@ -1,7 +1,11 @@
 // Every golden fixture against the engine: log-probabilities, ΔW and greedy continuation.
 // Invariant: the mathematics of DESIGN §1.
 
+#include <algorithm>
+#include <cmath>
+
 #include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/engine/loop_harness.h"
 
 namespace mneme {
@@ -10,16 +14,22 @@ namespace {
 struct GoldenCase {
   std::string fixture;
   DType cpu_dtype;
-  // The fixtures' stated bound for float32. With bfloat16 products each of the few layers rounds
-  // its inputs by 2⁻⁹ relative, which on logits of size ~10 comes to some hundredths.
   double logprob_tolerance;
   double delta_tolerance;
 };
+
+// With bfloat16 products each matmul rounds both its inputs by at most 2⁻⁹ relative. Over the 4
+// matmuls in a row of each of the fixtures' 4 layers and the last one the independent errors add up
+// to √(2 · 17) · 2⁻⁹ = 0.0114 of a value's size, and the logits' root mean square is at most 1.
+// (Measured, of log-probabilities: 0.006 to 0.009 root mean square, 0.032 at most.)
+const double kBf16Error = std::sqrt(2.0 * 17) / 512;
 
 std::vector<GoldenCase> Cases() {
   std::vector<GoldenCase> cases;
   for (const std::string& name : GoldenNames()) {
     cases.push_back({name, DType::kF32, 2e-3, 1e-4});
+    // The worst of some hundred log-probabilities; ΔW's norm is an average (measured: 0.0122).
+    cases.push_back({name, DType::kBF16, 6 * kBf16Error, 3 * kBf16Error});
   }
   return cases;
 }
@@ -32,45 +42,54 @@ std::string CaseName(const testing::TestParamInfo<GoldenCase>& info) {
 
 class GoldenTest : public testing::TestWithParam<GoldenCase> {
  protected:
-  Golden golden_{GetParam().fixture};
-  LoopHarness engine_{golden_.dir(), {.cpu_dtype = GetParam().cpu_dtype, .cpu_threads = 0}};
+  void SetUp() override {
+    const auto backend = CreateCpuBackend({.matmul_dtype = GetParam().cpu_dtype});
+    if (!backend.ok()) GTEST_SKIP() << backend.status();
+    engine_ = std::make_unique<LoopHarness>(
+        golden_.dir(), HarnessOptions{.cpu_dtype = GetParam().cpu_dtype, .cpu_threads = 0});
+  }
 
   void ExpectLogProbs(const std::string& session, const std::string& logits) {
-    const auto call = engine_.Append(session, golden_.tokens(), /*logprobs=*/true);
+    const auto call = engine_->Append(session, golden_.tokens(), /*logprobs=*/true);
     ASSERT_TRUE(call->end.has_value());
     ASSERT_TRUE(call->end->ok()) << *call->end;
     EXPECT_LT(MaxDifference(call->AppendLogProbs(), golden_.LogProbs(logits)),
               GetParam().logprob_tolerance);
   }
+
+  Golden golden_{GetParam().fixture};
+  std::unique_ptr<LoopHarness> engine_;
 };
 
 TEST_P(GoldenTest, LearningGivesTheLogProbabilitiesAndDeltas) {
-  engine_.Create("s");
+  engine_->Create("s");
   ExpectLogProbs("s", "logits");
-  const auto& layers = engine_.model().config.ttt->layers;
+  const auto& layers = engine_->model().config.ttt->layers;
   for (size_t i = 0; i < layers.size(); ++i) {
-    const auto delta = engine_.Delta("s", static_cast<int64_t>(i));
+    const auto delta = engine_->Delta("s", static_cast<int64_t>(i));
     EXPECT_LT(RelativeDifference(delta, golden_.Floats("delta." + std::to_string(layers[i]))),
               GetParam().delta_tolerance);
   }
 }
 
 TEST_P(GoldenTest, FreezeGivesTheLogProbabilitiesWithoutUpdates) {
-  engine_.Create("s", {.freeze = true});
+  engine_->Create("s", {.freeze = true});
   ExpectLogProbs("s", "logits_no_update");
-  EXPECT_TRUE(engine_.Delta("s", 0).empty()) << "a frozen session holds no fast weights";
+  EXPECT_TRUE(engine_->Delta("s", 0).empty()) << "a frozen session holds no fast weights";
 }
 
 TEST_P(GoldenTest, ClipNormGivesTheClippedLogProbabilities) {
-  engine_.Create("s", {.clip_norm = 0.5F});
+  engine_->Create("s", {.clip_norm = 0.5F});
   ExpectLogProbs("s", "logits_clip_0.5");
 }
 
 TEST_P(GoldenTest, GreedyContinuationGivesTheSameTokens) {
-  engine_.Create("s");
-  engine_.Append("s", golden_.tokens());
+  // The fixtures' two best logits may differ by no more than 5e-3.
+  if (GetParam().cpu_dtype == DType::kBF16) GTEST_SKIP() << "bfloat16 does not resolve the gaps";
+  engine_->Create("s");
+  engine_->Append("s", golden_.tokens());
   const auto call =
-      engine_.Generate("s", GreedyRequest(static_cast<int64_t>(golden_.greedy().size())));
+      engine_->Generate("s", GreedyRequest(static_cast<int64_t>(golden_.greedy().size())));
   EXPECT_EQ(call->TokenIds(), golden_.greedy());
   ASSERT_TRUE(call->finished.has_value());
   EXPECT_EQ(call->finished->reason, FinishReason::kLength);

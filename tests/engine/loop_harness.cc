@@ -103,7 +103,7 @@ void LoopHarness::Create(const std::string& id, const LearningControls& controls
 }
 
 void LoopHarness::SetControls(const std::string& id, const LearningControls& controls) {
-  ValueOrDie(loop_->UpdateSession({"test", id}, {.controls = controls}));
+  ValueOrDie(loop_->UpdateSession({"test", id}, {.controls = ControlsUpdate::All(controls)}));
 }
 
 SessionInfo LoopHarness::Info(const std::string& id) {

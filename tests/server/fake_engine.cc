@@ -111,7 +111,7 @@ void FakeEngine::UpdateSession(SessionKey key, SessionUpdate update, Done<Sessio
   const auto found = Find(key);
   if (found.ok()) {
     SessionOptions& options = (*found)->options;
-    if (update.controls) options.controls = *update.controls;
+    options.controls = update.controls.AppliedTo(options.controls);
     if (update.labels) options.labels = *update.labels;
     if (update.ttl) options.ttl = *update.ttl;
   }
