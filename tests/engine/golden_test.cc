@@ -20,7 +20,7 @@ struct GoldenCase {
 
 // With bfloat16 products each matmul rounds both its inputs by at most 2⁻⁹ relative. Over the 4
 // matmuls in a row of each of the fixtures' 4 layers and the last one the independent errors add up
-// to √(2 · 17) · 2⁻⁹ = 0.0114 of a value's size, and the logits' root mean square is at most 1.
+// to √(2 · 17) · 2⁻⁹ = 0.0114 of a value's size, and the logits' root mean square is about 1.
 // (Measured, of log-probabilities: 0.006 to 0.009 root mean square, 0.032 at most.)
 const double kBf16Error = std::sqrt(2.0 * 17) / 512;
 
