@@ -1,5 +1,7 @@
 #include "tests/kernels/backend_fixture.h"
 
+#include <hwy/targets.h>
+
 #include <cstring>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -29,12 +31,19 @@ std::vector<BackendCase> BackendCases() {
   return {{"CpuFloat32", DType::kF32, 2},
           {"CpuFloat32OneThread", DType::kF32, 1},
           {"CpuFloat32ManyThreads", DType::kF32, 5},
+          {"CpuFloat32Avx2", DType::kF32, 2, HWY_AVX2},
+          {"CpuFloat32Sse4", DType::kF32, 2, HWY_SSE4},
           {"CpuBFloat16", DType::kBF16, 2}};
 }
 
 std::string NameOfCase(const testing::TestParamInfo<BackendCase>& info) { return info.param.name; }
 
 void BackendTest::SetUp() {
+  const int64_t target = GetParam().vector_target;
+  if (target != 0 && (hwy::SupportedTargets() & target) == 0) {
+    GTEST_SKIP() << "this processor has no " << hwy::TargetName(target);
+  }
+  hwy::GetChosenTarget().Update(target != 0 ? target : hwy::SupportedTargets());
   auto backend =
       CreateCpuBackend({.matmul_dtype = GetParam().matmul_dtype, .threads = GetParam().threads});
   if (backend.status().code() == absl::StatusCode::kFailedPrecondition) {
@@ -46,6 +55,8 @@ void BackendTest::SetUp() {
   ASSERT_TRUE(stream.ok()) << stream.status();
   stream_ = *std::move(stream);
 }
+
+void BackendTest::TearDown() { hwy::GetChosenTarget().Update(hwy::SupportedTargets()); }
 
 Tensor BackendTest::Random(int64_t rows, int64_t cols, DType dtype, double size) {
   std::normal_distribution<double> normal(0, size);

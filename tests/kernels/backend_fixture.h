@@ -21,6 +21,7 @@ struct BackendCase {
   std::string name;
   DType matmul_dtype;
   int threads;
+  int64_t vector_target = 0;  // a Highway target that stands for an older processor; 0: the best
 };
 
 std::vector<BackendCase> BackendCases();
@@ -36,6 +37,7 @@ struct DeviceMatrix {
 class BackendTest : public testing::TestWithParam<BackendCase> {
  protected:
   void SetUp() override;
+  void TearDown() override;
 
   // Random values that `dtype` holds exactly.
   Tensor Random(int64_t rows, int64_t cols, DType dtype = DType::kF32, double size = 1);
