@@ -75,12 +75,9 @@ absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
 }
 
 void EngineLoop::EndSession(Session* session, const absl::Status& status) {
-  const auto queue = std::find_if(queues_.begin(), queues_.end(),
-                                  [session](const Queue& q) { return q.session == session; });
-  if (queue != queues_.end()) {
-    while (!queue->jobs.empty()) EndJob(*queue, 0, status);
-    queues_.erase(queue);
-  }
+  queues_.EndWhere([&](const Job& job) {
+    return &job.session() == session ? std::optional<absl::Status>(status) : std::nullopt;
+  });
   const SessionKey key = session->key();
   sessions_.Erase(key);
 }
@@ -89,71 +86,60 @@ void EngineLoop::EndSession(Session* session, const absl::Status& status) {
 
 absl::Status EngineLoop::Admit(const RequestHeader& header) const {
   MNEME_RETURN_IF_ERROR(refusal_);
-  if (requests_ < context_.options.max_queued_requests) return absl::OkStatus();
+  if (queues_.size() < context_.options.max_queued_requests) return absl::OkStatus();
   return MakeError(
       absl::StatusCode::kResourceExhausted,
-      absl::StrCat("request ", header.request_id, ": the queue is full with ", requests_,
+      absl::StrCat("request ", header.request_id, ": the queue is full with ", queues_.size(),
                    " requests; try again later"),
       {.reason = ErrorReason::kQueueFull, .retryable = true, .retry_delay = absl::Seconds(1)});
 }
 
-EngineLoop::Queue& EngineLoop::QueueOf(Session& session) {
-  for (Queue& queue : queues_) {
-    if (queue.session == &session) return queue;
-  }
-  queues_.push_back({.session = &session});
-  return queues_.back();
-}
-
-template <typename JobType, typename Request>
-void EngineLoop::Enqueue(Queue& queue, Request request, std::shared_ptr<RequestChannel> channel) {
-  const std::string& id = request.header.request_id;
-  for (const auto& job : queue.jobs) {
-    if (id.empty() || job->header().request_id != id) continue;
-    const absl::Status status =
-        MakeError(absl::StatusCode::kAborted,
-                  absl::StrCat("request \"", id, "\" is in flight; wait for its end"),
-                  {.reason = ErrorReason::kRequestInFlight, .retryable = true});
-    return channel->PushEvent(RequestEnd{WithPosition(
-        status, static_cast<uint64_t>(queue.session->position()), queue.session->version())});
-  }
-  ++requests_;
-  queue.jobs.push_back(std::make_unique<JobType>(std::move(request), std::move(channel),
-                                                 *queue.session, context_, ++arrivals_));
+absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header) const {
+  MNEME_RETURN_IF_ERROR(Admit(header));
+  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(header.session));
+  if (queues_.Find(header.session, header.request_id) == nullptr) return session;
+  const absl::Status in_flight =
+      MakeError(absl::StatusCode::kAborted,
+                absl::StrCat("request \"", header.request_id, "\" is in flight; wait for its end"),
+                {.reason = ErrorReason::kRequestInFlight, .retryable = true});
+  return WithPosition(in_flight, static_cast<uint64_t>(session->position()), session->version());
 }
 
 void EngineLoop::Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) {
-  const absl::Status admitted = Admit(request.header);
-  if (!admitted.ok()) return channel->PushEvent(RequestEnd{admitted});
-  const absl::StatusOr<Session*> session = sessions_.Find(request.header.session);
+  const absl::StatusOr<Session*> session = FindForRequest(request.header);
   if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
-  Enqueue<AppendJob>(QueueOf(**session), std::move(request), std::move(channel));
+  queues_.Push(std::make_unique<AppendJob>(std::move(request), std::move(channel), **session,
+                                           context_, ++arrivals_));
 }
 
 void EngineLoop::Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) {
+  if (request.header.session.id.empty()) {
+    return GenerateThrowAway(std::move(request), std::move(channel));
+  }
+  const absl::StatusOr<Session*> session = FindForRequest(request.header);
+  if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
+  queues_.Push(std::make_unique<GenerateJob>(std::move(request), std::move(channel), **session,
+                                             context_, ++arrivals_));
+}
+
+void EngineLoop::GenerateThrowAway(GenerateRequest request,
+                                   std::shared_ptr<RequestChannel> channel) {
   const absl::Status admitted = Admit(request.header);
   if (!admitted.ok()) return channel->PushEvent(RequestEnd{admitted});
-  if (request.header.session.id.empty()) {
-    auto session = std::make_unique<Session>(request.header.session, SessionOptions(), *pools_,
-                                             context_.clock.Now());
-    queues_.push_back({.session = session.get(), .throw_away = std::move(session)});
-    return Enqueue<GenerateJob>(queues_.back(), std::move(request), std::move(channel));
-  }
-  const absl::StatusOr<Session*> session = sessions_.Find(request.header.session);
-  if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
-  Enqueue<GenerateJob>(QueueOf(**session), std::move(request), std::move(channel));
+  auto session = std::make_unique<Session>(request.header.session, SessionOptions(), *pools_,
+                                           context_.clock.Now());
+  auto job = std::make_unique<GenerateJob>(std::move(request), std::move(channel), *session,
+                                           context_, ++arrivals_);
+  queues_.PushThrowAway(std::move(session), std::move(job));
 }
 
 absl::Status EngineLoop::Cancel(const SessionKey& key, const std::string& request_id) {
   MNEME_RETURN_IF_ERROR(failure_);
-  for (Queue& queue : queues_) {
-    if (!(queue.session->key() == key)) continue;
-    for (const auto& job : queue.jobs) {
-      if (request_id.empty() || job->header().request_id != request_id) continue;
-      job->channel().Cancel(MakeError(absl::StatusCode::kCancelled, "cancelled by the client",
-                                      {.reason = ErrorReason::kCancelled}));
-      return absl::OkStatus();
-    }
+  Job* job = queues_.Find(key, request_id);
+  if (job != nullptr) {
+    job->channel().Cancel(MakeError(absl::StatusCode::kCancelled, "cancelled by the client",
+                                    {.reason = ErrorReason::kCancelled}));
+    return absl::OkStatus();
   }
   return MakeError(
       absl::StatusCode::kNotFound,
@@ -162,51 +148,40 @@ absl::Status EngineLoop::Cancel(const SessionKey& key, const std::string& reques
 }
 
 void EngineLoop::EndAll(const absl::Status& status) {
-  for (Queue& queue : queues_) {
-    while (!queue.jobs.empty()) EndJob(queue, 0, status);
-  }
-  queues_.clear();
-}
-
-void EngineLoop::EndJob(Queue& queue, size_t index, const absl::Status& status) {
-  queue.jobs[index]->End(status);
-  queue.jobs.erase(queue.jobs.begin() + static_cast<std::ptrdiff_t>(index));
-  --requests_;
+  queues_.EndWhere([&status](const Job&) { return status; });
 }
 
 // --- Steps. ---
 
 bool EngineLoop::RunOnce() {
   if (!failure_.ok()) return false;
-  const int64_t before = requests_;
-  bool progress = Sweep();
+  const int64_t before = queues_.size();
+  const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
-  if (ready.empty()) RelieveMemory();
-  if (!ready.empty()) RunStep(ready);
-  Retire();
-  return progress || !ready.empty() || requests_ != before;
+  if (ready.empty()) {
+    RelieveMemory();
+  } else {
+    RunStep(ready);
+  }
+  queues_.EndWhere([](const Job& job) {
+    return job.done() ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
+  });
+  return expired || !ready.empty() || queues_.size() != before;
 }
 
 bool EngineLoop::Sweep() {
   const absl::Time now = context_.clock.Now();
-  const int64_t before = requests_;
-  for (Queue& queue : queues_) {
-    for (size_t i = queue.jobs.size(); i-- > 0;) {
-      const absl::Status status = queue.jobs[i]->Interruption(now);
-      if (!status.ok()) EndJob(queue, i, status);
-    }
-  }
-  queues_.remove_if([](const Queue& queue) { return queue.jobs.empty(); });
-  const bool expired = now >= next_expiry_ && DeleteExpired(now);
-  return expired || requests_ != before;
+  queues_.EndWhere([now](const Job& job) {
+    const absl::Status status = job.Interruption(now);
+    return status.ok() ? std::nullopt : std::optional<absl::Status>(status);
+  });
+  return now >= next_expiry_ && DeleteExpired(now);
 }
 
 bool EngineLoop::DeleteExpired(absl::Time now) {
   bool deleted = false;
   for (Session* session : sessions_.Expired(now)) {
-    const bool busy = std::any_of(queues_.begin(), queues_.end(),
-                                  [session](const Queue& q) { return q.session == session; });
-    if (busy) {
+    if (queues_.Has(*session)) {
       session->Touch(now);  // waiting is using
     } else {
       EndSession(session, absl::OkStatus());
@@ -220,22 +195,21 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
 std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
   std::vector<Ready> ready;
   starved_.clear();
-  for (Queue& queue : queues_) {
-    Job& job = *queue.jobs.front();
-    const absl::StatusOr<std::optional<Candidate>> candidate = job.Next();
+  for (Job* job : queues_.Heads()) {
+    const absl::StatusOr<std::optional<Candidate>> candidate = job->Next();
     if (!candidate.ok()) {
-      EndJob(queue, 0, candidate.status());
+      queues_.End(job, candidate.status());
       continue;
     }
     if (!candidate->has_value()) continue;
     const int64_t rows = std::min((*candidate)->rows_wanted, context_.options.max_step_tokens);
-    const absl::StatusOr<bool> reserved = job.Reserve(rows);
+    const absl::StatusOr<bool> reserved = job->Reserve(rows);
     if (!reserved.ok()) {
-      EndJob(queue, 0, reserved.status());
+      queues_.End(job, reserved.status());
     } else if (*reserved) {
-      ready.push_back({&job, **candidate});
+      ready.push_back({job, **candidate});
     } else {
-      starved_.push_back(&job);
+      starved_.push_back(job);
     }
   }
   return ready;
@@ -243,23 +217,19 @@ std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
 
 void EngineLoop::RelieveMemory() {
   if (starved_.empty()) return;
-  for (const Queue& queue : queues_) {
+  for (const Job* job : queues_.Heads()) {
     // A paused generation goes on when its reader does, and gives its memory back in the end.
-    if (!queue.jobs.empty() && queue.jobs.front()->holds_lease()) return;
+    if (job->holds_lease()) return;
   }
   const Job* first =
       *std::min_element(starved_.begin(), starved_.end(),
                         [](const Job* a, const Job* b) { return a->arrival() < b->arrival(); });
-  for (Queue& queue : queues_) {
-    if (queue.jobs.empty() || queue.jobs.front().get() != first) continue;
-    return EndJob(queue, 0,
-                  MakeError(absl::StatusCode::kResourceExhausted,
-                            "idle sessions hold the session memory; delete some, or raise "
-                            "--cache_bytes",
-                            {.reason = ErrorReason::kOutOfMemory,
-                             .retryable = true,
-                             .retry_delay = absl::Seconds(5)}));
-  }
+  queues_.End(first, MakeError(absl::StatusCode::kResourceExhausted,
+                               "idle sessions hold the session memory; delete some, or raise "
+                               "--cache_bytes",
+                               {.reason = ErrorReason::kOutOfMemory,
+                                .retryable = true,
+                                .retry_delay = absl::Seconds(5)}));
 }
 
 void EngineLoop::RunStep(const std::vector<Ready>& ready) {
@@ -278,24 +248,11 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
   if (stats->chunks_closed > 0) {
     context_.stats.OnChunkUpdates(stats->chunks_closed, stats->update_time);
   }
-  std::vector<std::pair<Job*, absl::Status>> failed;
   for (size_t i = 0; i < plan.size(); ++i) {
     Job* job = ready[plan[i].candidate].job;
     const absl::Status status = job->Commit(steps[i]);
-    if (!status.ok()) failed.emplace_back(job, status);
+    if (!status.ok()) queues_.End(job, status);
   }
-  for (const auto& [job, status] : failed) {
-    for (Queue& queue : queues_) {
-      if (!queue.jobs.empty() && queue.jobs.front().get() == job) EndJob(queue, 0, status);
-    }
-  }
-}
-
-void EngineLoop::Retire() {
-  for (Queue& queue : queues_) {
-    if (!queue.jobs.empty() && queue.jobs.front()->done()) EndJob(queue, 0, absl::OkStatus());
-  }
-  queues_.remove_if([](const Queue& queue) { return queue.jobs.empty(); });
 }
 
 void EngineLoop::Fail(const absl::Status& status) {
@@ -307,26 +264,17 @@ void EngineLoop::Fail(const absl::Status& status) {
   EndAll(failure_);
 }
 
-absl::Time EngineLoop::NextWake() const {
-  absl::Time wake = next_expiry_;
-  for (const Queue& queue : queues_) {
-    for (const auto& job : queue.jobs) wake = std::min(wake, job->header().deadline);
-  }
-  return wake;
-}
+absl::Time EngineLoop::NextWake() const { return std::min(next_expiry_, queues_.NextDeadline()); }
 
 EngineLoad EngineLoop::load() const {
-  EngineLoad load = {.sessions = sessions_.size(),
-                     .device_bytes_used = pools_->held_bytes(),
-                     .device_bytes_reserved = pools_->budget().reserved_bytes(),
-                     .device_bytes_limit = pools_->budget().limit_bytes(),
-                     .host_bytes = sessions_.host_bytes()};
-  for (const Queue& queue : queues_) {
-    load.running_requests += 1;
-    load.waiting_requests += static_cast<int64_t>(queue.jobs.size()) - 1;
-    for (const auto& job : queue.jobs) load.pending_tokens += job->pending_tokens();
-  }
-  return load;
+  return {.sessions = sessions_.size(),
+          .running_requests = queues_.num_queues(),
+          .waiting_requests = queues_.size() - queues_.num_queues(),
+          .pending_tokens = queues_.pending_tokens(),
+          .device_bytes_used = pools_->held_bytes(),
+          .device_bytes_reserved = pools_->budget().reserved_bytes(),
+          .device_bytes_limit = pools_->budget().limit_bytes(),
+          .host_bytes = sessions_.host_bytes()};
 }
 
 }  // namespace mneme

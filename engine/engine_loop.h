@@ -3,11 +3,7 @@
 
 // What the engine thread owns and does: the sessions, the requests in flight, and the steps.
 
-#include <deque>
-#include <functional>
-#include <list>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +11,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/job.h"
+#include "engine/job_queues.h"
 #include "engine/model.h"
 #include "engine/session_table.h"
 
@@ -51,7 +48,7 @@ class EngineLoop {
   EngineLoop& operator=(const EngineLoop&) = delete;
 
   EngineLoad load() const;
-  int64_t requests_in_flight() const { return requests_; }
+  int64_t requests_in_flight() const { return queues_.size(); }
   // Refuses new requests with `status` from now on.
   void Refuse(const absl::Status& status) { refusal_ = status; }
   // Ends every request with `status`.
@@ -60,23 +57,17 @@ class EngineLoop {
   const absl::Status& failure() const { return failure_; }
 
  private:
-  // The requests of one session, of which only the first is worked on.
-  struct Queue {
-    Session* session = nullptr;
-    std::unique_ptr<Session> throw_away;  // owned here and gone with the queue
-    std::deque<std::unique_ptr<Job>> jobs;
-  };
   struct Ready {
     Job* job;
     Candidate candidate;
   };
 
   absl::Status Admit(const RequestHeader& header) const;
-  Queue& QueueOf(Session& session);
-  template <typename JobType, typename Request>
-  void Enqueue(Queue& queue, Request request, std::shared_ptr<RequestChannel> channel);
+  // The session of a new request; ABORTED if the same request is in flight.
+  absl::StatusOr<Session*> FindForRequest(const RequestHeader& header) const;
+  void GenerateThrowAway(GenerateRequest request, std::shared_ptr<RequestChannel> channel);
 
-  // Ends what was cancelled, has passed its deadline, or belongs to an expired session.
+  // Ends what was cancelled or has passed its deadline; true if an expired session was deleted.
   bool Sweep();
   bool DeleteExpired(absl::Time now);
   // Asks the first request of each queue what it can do.
@@ -84,9 +75,6 @@ class EngineLoop {
   // If all that could run waits for memory that nobody will give back, ends the first of them.
   void RelieveMemory();
   void RunStep(const std::vector<Ready>& ready);
-  void EndJob(Queue& queue, size_t index, const absl::Status& status);
-  // Ends the first request of each queue that is done, and drops empty queues.
-  void Retire();
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
@@ -94,8 +82,7 @@ class EngineLoop {
   const std::unique_ptr<Model> model_;
   JobContext context_;
   SessionTable sessions_;
-  std::list<Queue> queues_;  // of sessions that have requests
-  int64_t requests_ = 0;
+  JobQueues queues_;
   uint64_t arrivals_ = 0;
   uint64_t steps_ = 0;
   absl::Time next_expiry_ = absl::InfiniteFuture();  // no session expires before

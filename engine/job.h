@@ -50,7 +50,7 @@ class Job {
 
   const RequestHeader& header() const { return header_; }
   RequestChannel& channel() { return *channel_; }
-  Session& session() { return session_; }
+  Session& session() const { return session_; }
   uint64_t arrival() const { return arrival_; }
   bool done() const { return done_; }
   // Bytes are reserved for it beyond what its session holds.

@@ -46,7 +46,7 @@ session_table
 session_store
 scheduler
 model
-engine engine_loop job append_job generate_job input_resolver
+engine engine_loop job job_queues append_job generate_job input_resolver
 )";
 
 // Folders whose headers only the rooms named may see.
