@@ -40,7 +40,7 @@ void AddSamplingFlags(CLI::App& command, SamplingFlags& flags) {
   add("--presence_penalty", flags.presence_penalty, "In [-2, 2]; 0: off");
   add("--frequency_penalty", flags.frequency_penalty, "In [-2, 2]; 0: off");
   add("--seed", flags.seed, "The same seed at the same position gives the same text");
-  add("--logit_bias", flags.logit_bias, "ID=BIAS, in [-100, 100]; may be given many times")
+  add("--logit_bias", flags.logit_bias, "ID=BIAS, added to the logit; may be given many times")
       ->allow_extra_args(false);
   add("--max_tokens", flags.max_tokens, "The most tokens to generate");
   add("--min_tokens", flags.min_tokens, "No stop before so many tokens");
