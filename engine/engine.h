@@ -23,8 +23,9 @@
 namespace mneme {
 
 struct EngineOptions {
-  // Rows of one step. Requests join, leave and are cancelled between steps, and a running stream
-  // waits for a step with prefill in it; more rows make prefill hardly faster on a CPU.
+  // Rows of one step, at least 4. Requests join, leave and are cancelled between steps, and a
+  // running stream waits for a step with prefill in it; more rows make prefill hardly faster on a
+  // CPU.
   int64_t max_step_tokens = 512;
   int64_t default_max_tokens = 1024;
   int64_t max_sessions = 100000;

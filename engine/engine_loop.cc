@@ -264,7 +264,10 @@ void EngineLoop::Fail(const absl::Status& status) {
   EndAll(failure_);
 }
 
-absl::Time EngineLoop::NextWake() const { return std::min(next_expiry_, queues_.NextDeadline()); }
+absl::Time EngineLoop::NextWake() const {
+  if (!failure_.ok()) return absl::InfiniteFuture();
+  return std::min(next_expiry_, queues_.NextDeadline());
+}
 
 EngineLoad EngineLoop::load() const {
   return {.sessions = sessions_.size(),

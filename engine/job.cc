@@ -120,8 +120,8 @@ void Job::CommitRows(SequenceStep& step) {
 }
 
 absl::Status Job::OpenRecord(uint64_t payload_hash) {
-  if (keeps_record_) record_ = session_.records().Find(header_.request_id);
-  if (record_ == nullptr) {
+  const auto known = session_.records().Find(header_.request_id);
+  if (known == nullptr) {
     record_ = std::make_shared<RequestRecord>();
     record_->id = header_.request_id;
     record_->kind = kind_;
@@ -131,13 +131,14 @@ absl::Status Job::OpenRecord(uint64_t payload_hash) {
     record_->begin_open_turn = session_.open_turn();
     return CheckPreconditions();
   }
-  recorded_ = true;
-  if (record_->kind != kind_ || record_->payload_hash != payload_hash) {
+  if (!keeps_record_ || known->kind != kind_ || known->payload_hash != payload_hash) {
     return MakeError(absl::StatusCode::kInvalidArgument,
                      absl::StrCat("request id \"", header_.request_id,
                                   "\" was used before with another payload"),
                      {.reason = ErrorReason::kPayloadMismatch});
   }
+  record_ = known;
+  recorded_ = true;
   MNEME_RETURN_IF_ERROR(CheckPreconditions());
   if (record_->complete || record_->end_position == session_.position()) return absl::OkStatus();
   return Aborted(absl::StrCat("request \"", header_.request_id,

@@ -5,24 +5,42 @@
 #include <tuple>
 
 namespace mneme {
+namespace {
+
+// Rows that decoding leaves to prefill, if any waits.
+int64_t PrefillShare(absl::Span<const Candidate> candidates, int64_t max_step_tokens) {
+  const bool prefill_waits = std::any_of(candidates.begin(), candidates.end(),
+                                         [](const Candidate& c) { return !c.decoding; });
+  return prefill_waits ? max_step_tokens / 4 : 0;
+}
+
+}  // namespace
 
 std::vector<PlannedRows> PlanStep(absl::Span<const Candidate> candidates, int64_t max_step_tokens) {
   std::vector<size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  const auto priority = [&](size_t i) {
-    const Candidate& c = candidates[i];
-    return std::tuple(!c.decoding, c.last_step, c.arrival);
+  const auto waited = [&](size_t i) {
+    return std::tuple(candidates[i].last_step, candidates[i].arrival);
   };
-  std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return priority(a) < priority(b); });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return waited(a) < waited(b); });
+
   std::vector<PlannedRows> plan;
+  std::vector<bool> planned(candidates.size(), false);
   int64_t left = max_step_tokens;
-  for (size_t i : order) {
-    if (left == 0) break;
-    const int64_t rows = std::min(candidates[i].rows_wanted, left);
-    plan.push_back({i, rows});
-    left -= std::max<int64_t>(rows, 1);
-  }
+  // Plans candidates of one kind until only `keep` rows are left.
+  const auto take = [&](bool decoding, int64_t keep) {
+    for (size_t i : order) {
+      if (left <= keep) return;
+      if (candidates[i].decoding != decoding || planned[i]) continue;
+      const int64_t rows = std::min(candidates[i].rows_wanted, left - keep);
+      plan.push_back({i, rows});
+      planned[i] = true;
+      left -= std::max<int64_t>(rows, 1);
+    }
+  };
+  take(/*decoding=*/true, PrefillShare(candidates, max_step_tokens));
+  take(/*decoding=*/false, 0);
+  take(/*decoding=*/true, 0);
   return plan;
 }
 

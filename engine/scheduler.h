@@ -24,9 +24,10 @@ struct PlannedRows {
   int64_t rows = 0;
 };
 
-// Decoding rows come first, so that no ingestion stalls a running stream; what is left of
-// `max_step_tokens` goes to prefill pieces. Within each, who has waited longest since its last step
-// comes first, then who arrived first: nobody starves. A candidate that wants no rows counts as
+// Decoding rows come first, so that no ingestion stalls a running stream, but leave a quarter of
+// `max_step_tokens` to prefill pieces if any waits; these get what is left. Within each, who has
+// waited longest since its last step comes first, then who arrived first: with four rows or more
+// nobody starves. A candidate that wants no rows counts as
 // one. No candidate is planned twice; a prefill piece may be cut to fit.
 std::vector<PlannedRows> PlanStep(absl::Span<const Candidate> candidates, int64_t max_step_tokens);
 

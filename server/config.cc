@@ -59,7 +59,7 @@ void AddLimitFlags(CLI::App& app, ServerConfig& config) {
   const auto positive = CLI::Range(int64_t{1}, kMaxInt64);
   app.add_option("--max_step_tokens", config.engine.max_step_tokens,
                  "Tokens that one step of the engine computes at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+      ->check(CLI::Range(int64_t{16}, int64_t{1} << 20));
   app.add_option("--default_max_tokens", config.engine.default_max_tokens,
                  "max_tokens of a Generate that names none")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));

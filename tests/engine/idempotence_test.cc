@@ -193,6 +193,9 @@ TEST_F(IdempotenceTest, LearnFalseLeavesNoRecord) {
   probe.sampling.seed = 99;  // another payload is no contradiction
   EXPECT_TRUE(EndedOk(*engine_.Generate("s", probe)));
   EXPECT_TRUE(EndedOk(*engine_.Append("s", {1}, false, "p")));
+  EXPECT_TRUE(EndedWith(*engine_.Generate("s", probe), absl::StatusCode::kInvalidArgument,
+                        ErrorReason::kPayloadMismatch))
+      << "the id is that of a logged request now";
 }
 
 TEST_F(IdempotenceTest, TheLast1024IdsAreRemembered) {

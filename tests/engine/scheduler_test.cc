@@ -32,6 +32,14 @@ TEST(PlanStepTest, DecodesComeBeforePrefillsThatWaitedLonger) {
   EXPECT_EQ(PlannedFor(plan, 0), 62) << "the prefill is cut to what is left";
 }
 
+TEST(PlanStepTest, ManyStreamsLeaveAQuarterToPrefill) {
+  std::vector<Candidate> candidates(100, {.rows_wanted = 1, .decoding = true, .last_step = 1});
+  candidates.push_back({.rows_wanted = 1000, .last_step = 9, .arrival = 1});
+  const auto plan = PlanStep(candidates, 64);
+  EXPECT_EQ(plan.size(), 49u);
+  EXPECT_EQ(PlannedFor(plan, 100), 16);
+}
+
 TEST(PlanStepTest, LeastRecentlyServedComesFirstThenWhoArrivedFirst) {
   const std::vector<Candidate> candidates = {{.rows_wanted = 40, .last_step = 5, .arrival = 1},
                                              {.rows_wanted = 40, .last_step = 3, .arrival = 9},
