@@ -23,8 +23,9 @@ absl::Status CancelStatus(const absl::Status& status) {
 template <typename Response>
 grpc::ServerUnaryReactor* Answer(UnaryCall& call, absl::StatusOr<Response> result,
                                  Response* response) {
-  if (result.ok()) *response = *std::move(result);
-  return call.Finish(result.status());
+  const absl::Status status = result.status();
+  if (status.ok()) *response = *std::move(result);
+  return call.Finish(status);
 }
 
 }  // namespace
