@@ -37,9 +37,9 @@ prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::s
 }
 
 prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
-                               std::vector<std::pair<std::string, double>> by_state) {
+                               const std::vector<std::pair<std::string, double>>& by_state) {
   prometheus::MetricFamily family{name, help, prometheus::MetricType::Gauge, {}};
-  for (auto& [state, value] : by_state) {
+  for (const auto& [state, value] : by_state) {
     prometheus::ClientMetric& metric = family.metric.emplace_back();
     if (!state.empty()) metric.label.push_back({"state", state});
     metric.gauge.value = value;
@@ -54,7 +54,8 @@ prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
 absl::StatusOr<EngineLoad> LoadWithin(Engine& engine, std::chrono::seconds limit) {
   auto promise = std::make_shared<std::promise<absl::StatusOr<EngineLoad>>>();
   auto load = promise->get_future();
-  engine.GetLoad([promise](absl::StatusOr<EngineLoad> result) { promise->set_value(result); });
+  engine.GetLoad(
+      [promise](const absl::StatusOr<EngineLoad>& result) { promise->set_value(result); });
   if (load.wait_for(limit) == std::future_status::ready) return load.get();
   return absl::DeadlineExceededError("the engine does not answer");
 }

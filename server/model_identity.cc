@@ -1,6 +1,5 @@
 #include "server/model_identity.h"
 
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>
