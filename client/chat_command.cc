@@ -52,7 +52,7 @@ class Chat {
     MNEME_RETURN_IF_ERROR(Open());
     std::string line;
     while (!quit_ && ReadLine(line)) {
-      const absl::Status status = Handle(std::string(absl::StripAsciiWhitespace(line)));
+      absl::Status status = Handle(std::string(absl::StripAsciiWhitespace(line)));
       if (status.ok()) continue;
       if (!console_.in_is_terminal) return status;  // a script must not go on with half a chat
       console_.err << StatusText(status) << std::endl;
