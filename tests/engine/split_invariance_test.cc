@@ -112,7 +112,7 @@ class SplitInvarianceTest : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(SplitInvarianceTest, RandomCuttingsGiveTheSame) {
-  for (uint32_t seed = 1; seed <= 50; ++seed) RunCutting(seed);
+  for (uint32_t seed = 1; seed <= 200; ++seed) RunCutting(seed);
 }
 
 TEST_P(SplitInvarianceTest, ChunkBoundaryAtEveryPlaceRelativeToACallsEnd) {
