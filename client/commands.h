@@ -6,7 +6,7 @@
 #include "absl/status/status.h"
 #include "client/console.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class App;
 }
 

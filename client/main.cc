@@ -41,7 +41,7 @@ class SignalThread {
 
   ~SignalThread() {
     done_ = true;
-    pthread_kill(thread_.native_handle(), SIGTERM);
+    pthread_kill(thread_.native_handle(), SIGINT);  // blocked: it only ends the sigwait
     thread_.join();
   }
 

@@ -11,8 +11,8 @@ namespace mneme {
 namespace {
 
 constexpr int kWidth = 30;  // of the bar, in characters
-constexpr double kTerminalInterval_s = 0.1;
-constexpr double kPlainInterval_s = 5;
+constexpr double kTerminalIntervalSeconds = 0.1;
+constexpr double kPlainIntervalSeconds = 5;
 
 }  // namespace
 
@@ -29,7 +29,8 @@ ProgressBar::~ProgressBar() {
 double ProgressBar::elapsed_s() const { return console_.clock_s() - start_s_; }
 
 void ProgressBar::Update(double fraction, const std::string& detail) {
-  const double interval_s = console_.err_is_terminal ? kTerminalInterval_s : kPlainInterval_s;
+  const double interval_s =
+      console_.err_is_terminal ? kTerminalIntervalSeconds : kPlainIntervalSeconds;
   if (console_.clock_s() - last_drawn_s_ >= interval_s) Draw(fraction, detail);
 }
 

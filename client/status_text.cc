@@ -32,7 +32,7 @@ std::vector<std::string> Describe(const v1::ErrorDetail& detail) {
     parts.push_back(absl::StrFormat("retry after %.3g s",
                                     static_cast<double>(delay.seconds()) + 1e-9 * delay.nanos()));
   } else if (detail.retryable()) {
-    parts.push_back("retryable");
+    parts.emplace_back("retryable");
   }
   return parts;
 }
