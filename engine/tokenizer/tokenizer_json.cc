@@ -33,7 +33,8 @@ absl::Status RequireFalse(const Json& object, const std::string& name, bool fall
 // Refuses a value other than null, "" and 0.
 absl::Status RequireUnset(const Json& object, const std::string& name, absl::string_view where) {
   MNEME_ASSIGN_OR_RETURN(const Json* value, Member(object, name, where));
-  const bool unset = value->is_null() || *value == "" || *value == 0;
+  const bool blank = value->is_string() && value->get_ref<const std::string&>().empty();
+  const bool unset = value->is_null() || blank || *value == 0;
   return unset ? absl::OkStatus() : Unsupported(absl::StrCat(where, ".", name));
 }
 
@@ -167,13 +168,13 @@ absl::Status ReadPreTokenizer(const Json& file, TokenizerSpec* spec) {
     } else if (type == "Digits") {
       MNEME_ASSIGN_OR_RETURN(const bool individual,
                              BoolMember(*component, "individual_digits", false, kWhere));
-      spec->split_regexes.push_back(individual ? R"(\p{N})" : R"(\p{N}+)");
+      spec->split_regexes.emplace_back(individual ? R"(\p{N})" : R"(\p{N}+)");
     } else if (type == "ByteLevel") {
       byte_level = true;
       MNEME_RETURN_IF_ERROR(RequireFalse(*component, "add_prefix_space", true, kWhere));
       MNEME_ASSIGN_OR_RETURN(const bool use_regex,
                              BoolMember(*component, "use_regex", true, kWhere));
-      if (use_regex) spec->split_regexes.push_back(kGpt2Regex);
+      if (use_regex) spec->split_regexes.emplace_back(kGpt2Regex);
     } else {
       return Unsupported(absl::StrCat(kWhere, " ", Quoted(type)));
     }

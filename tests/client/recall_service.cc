@@ -156,7 +156,7 @@ class RecallService::Impl : public v1::SessionService::Service,
       if (!request.session_id().empty()) session_id = request.session_id();
       return_logprobs |= request.return_logprobs();
       v1::AppendProgress progress;
-      const grpc::Status status = AppendOne(session_id, request, return_logprobs, progress);
+      grpc::Status status = AppendOne(session_id, request, return_logprobs, progress);
       if (!status.ok()) return status;
       stream->Write(progress);
     }
@@ -173,7 +173,7 @@ class RecallService::Impl : public v1::SessionService::Service,
       return grpc::Status::CANCELLED;
     }
     std::string completion;
-    const grpc::Status status = Complete(*request, completion, *event.mutable_finished());
+    grpc::Status status = Complete(*request, completion, *event.mutable_finished());
     if (!status.ok()) return status;
     const v1::GenerateEvent finished = event;
     for (const std::string& word : Words(completion)) {

@@ -32,7 +32,7 @@ int RunProgram(const std::vector<std::string>& arguments, const std::string& add
 
 }  // namespace
 
-RunResult ServiceFixture::Run(std::vector<std::string> arguments, const std::string& input) {
+RunResult ServiceFixture::Run(const std::vector<std::string>& arguments, const std::string& input) {
   std::istringstream in(input);
   std::ostringstream out;
   std::ostringstream err;
@@ -42,7 +42,7 @@ RunResult ServiceFixture::Run(std::vector<std::string> arguments, const std::str
   return {exit_code, out.str(), err.str()};
 }
 
-RunResult ServiceFixture::RunAndInterrupt(std::vector<std::string> arguments) {
+RunResult ServiceFixture::RunAndInterrupt(const std::vector<std::string>& arguments) {
   Interrupter interrupter([] {});
   std::istringstream in;
   TriggerBuffer buffer([&interrupter] { interrupter.Interrupt(); });

@@ -22,10 +22,10 @@ struct RunResult {
 class ServiceFixture : public ::testing::Test {
  protected:
   // `arguments` without the program's name; `input` is its standard input.
-  RunResult Run(std::vector<std::string> arguments, const std::string& input = "");
+  RunResult Run(const std::vector<std::string>& arguments, const std::string& input = "");
 
   // The same; Ctrl-C comes when the program has written its first output.
-  RunResult RunAndInterrupt(std::vector<std::string> arguments);
+  RunResult RunAndInterrupt(const std::vector<std::string>& arguments);
 
   // Writes a file that goes with the test; returns its path.
   std::string WriteFile(const std::string& name, const std::string& content);

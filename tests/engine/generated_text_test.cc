@@ -49,7 +49,8 @@ class GeneratedTextTest : public testing::Test {
     return call;
   }
 
-  static LoopHarness* engine_;  // the model is loaded once
+  // The model is loaded once.
+  static LoopHarness* engine_;  // NOLINT(readability-identifier-naming): a member
 };
 
 LoopHarness* GeneratedTextTest::engine_ = nullptr;
