@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <limits>
 #include <mutex>
 #include <random>
 #include <thread>
