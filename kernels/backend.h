@@ -9,6 +9,10 @@
 // Operations are asynchronous and return nothing; the first failure latches, later operations of
 // the stream do nothing, and Synchronize reports it from then on.
 //
+// A step is declared whole by BeginStep: everything that differs from one step to the next stands
+// there, and the operations name only shapes, weights and scratch memory. So a device can record
+// the operations of a step once and run the record again for later steps (Stream::Repeat).
+//
 // Notation: n rows of the step, d hidden size, f intermediate size, C chunk size, V vocabulary.
 // Matrices are row-major; a linear layer is y = x Wᵀ.
 
@@ -23,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/dtype.h"
+#include "kernels/sampling.h"
 
 namespace mneme {
 
@@ -104,10 +109,28 @@ struct SequenceRows {
   absl::Span<const PageTable> page_tables;  // one for each KV group; they cover all rows here
 };
 
-// What one step computes: the sequences' rows stand one after another and are all rows.
+// Consecutive rows of one sequence within one chunk: they see the same fast weights.
+struct ChunkSegment {
+  int64_t first_row = 0;
+  int64_t row_count = 0;
+  // Device, one for each TTT layer: its ΔW, of Backend::DeltaBytes; null: ΔW = 0. Empty: all are 0.
+  absl::Span<const void* const> deltas;
+  // Device: the open chunk's block, where KeepRows puts these rows; null: they are not kept.
+  void* kept = nullptr;
+  int64_t chunk_offset = 0;  // of the first row within its chunk
+};
+
+// What one step computes: the sequences' rows stand one after another and are the first rows.
+// Rows beyond them are padding: computed on token 0, seen by nobody and stored nowhere.
 struct RowBatch {
-  absl::Span<const int32_t> token_ids;  // [n], each in [0, V)
+  absl::Span<const int32_t> token_ids;  // [number of rows without padding], each in [0, V)
   absl::Span<const SequenceRows> sequences;
+  int64_t padded_rows = 0;  // n; at least token_ids.size()
+  // Fast weights: a sequence may cross chunk boundaries in a step; its k-th segment is of wave k.
+  // Each row without padding is in exactly one segment. Empty without TTT.
+  absl::Span<const absl::Span<const ChunkSegment>> waves;
+  // What Sample draws, one for each row of its logits; fewer if the last rows are padding.
+  absl::Span<const SampleRow> samples;
 };
 
 struct RopeSpec {
@@ -129,13 +152,6 @@ struct QkNorm {
   float epsilon = 0;
 };
 
-// Rows that see the same fast weights ΔW; null: ΔW = 0.
-struct DeltaRows {
-  int64_t first_row = 0;
-  int64_t row_count = 0;
-  const void* delta = nullptr;  // device, [d, f] in Backend::delta_dtype()
-};
-
 // The parts of a TTT layer that make an update from a chunk's rows.
 struct FastWeightLayer {
   Matrix conv;                               // float32 [d, 5], depthwise, centred
@@ -150,7 +166,7 @@ struct FastWeightLayer {
 struct ChunkUpdate {
   Matrix target;               // t [C, d]
   Matrix z;                    // [C, f]
-  void* delta = nullptr;       // device, [d, f] in Backend::delta_dtype(), updated in place
+  void* delta = nullptr;       // device, of Backend::DeltaBytes(d, f), updated in place
   bool delta_is_zero = false;  // delta holds nothing yet: read as 0; written in any case
   float lr_scale = 1;
   float clip_norm = 0;  // 0: off
@@ -188,6 +204,10 @@ class Stream {
   // Declares the rows that the operations below work on; what `batch` points to must live until
   // the next Synchronize.
   virtual void BeginStep(const RowBatch& batch) = 0;
+  // Runs `operations`, or what they were when a step of the same `key` ran before: of equal key
+  // they are the same calls with the same arguments, none of them a copy from or to the host or
+  // an update, in steps of one wave and equally many rows, one for each sequence.
+  virtual void Repeat(uint64_t key, const std::function<void()>& operations) = 0;
   // out[i] = table[token_ids[i]]: table [V, d] of any dtype, out [n, d] in the activation dtype.
   virtual void Embed(Matrix table, Matrix out) = 0;
   // Cosines and then sines of each row's position: out float32 [n, head_dim].
@@ -212,19 +232,27 @@ class Stream {
   virtual void SwiGlu(Matrix gate_up, Matrix z) = 0;
 
   // --- Fast weights. ---
-  // y[r] += z[r] (W_down + ΔW)ᵀ for the rows of each segment; other rows are left alone. Segments
-  // do not overlap. z [n, f], y [n, d].
-  virtual void DownProject(Matrix z, const PackedMatrix& w_down, absl::Span<const DeltaRows> rows,
+  // y[r] += z[r] (W_down + ΔW)ᵀ for the rows of wave `wave`, ΔW being that of the `layer`-th TTT
+  // layer; other waves' rows are left alone. z [n, f], y [n, d].
+  virtual void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                            Matrix y) = 0;
+  // Puts the rows of wave `wave` that are kept into their open chunks' blocks: row r of a segment
+  // goes to the byte `offset_bytes` + (chunk_offset + r) · row size. rows [n, any].
+  virtual void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) = 0;
   // Applies the updates, of different sessions. results [updates.size()] is host memory, filled by
   // the next Synchronize.
   virtual void UpdateFastWeights(const FastWeightLayer& layer,
                                  absl::Span<const ChunkUpdate> updates,
                                  ChunkUpdateResult* results) = 0;
+  // The values of a ΔW, as they accumulate: out float32 [d, f].
+  virtual void ReadDelta(const void* delta, Matrix out) = 0;
 
   // --- Ends. ---
   // out[i] = ln softmax(logits[i])[targets[i]]: logits float32 [n, V], out device float32 [n].
   virtual void TargetLogProbs(Matrix logits, absl::Span<const int32_t> targets, void* out) = 0;
+  // Draws the step's samples (RowBatch::samples) from the first rows of `logits`, float32 [m, V],
+  // whose values it may change. out: device, m SampledRow.
+  virtual void Sample(Matrix logits, void* out) = 0;
 };
 
 // A device. Thread-safe, but for the streams.
@@ -237,7 +265,17 @@ class Backend {
   // What Matrix activations have (Linear inputs and outputs, norms, z).
   virtual DType activation_dtype() const = 0;
   virtual DType kv_dtype() const = 0;
-  virtual DType delta_dtype() const = 0;
+  // Bytes of one ΔW [d, f] in the form that the backend keeps: what updates accumulate in, and the
+  // copy that DownProject reads where that is another.
+  virtual int64_t DeltaBytes(int64_t d, int64_t f) const = 0;
+  // Whether allocated memory takes up the device only where it has been written, so that pools may
+  // together be larger than it.
+  virtual bool commits_on_touch() const = 0;
+  // Memory that can be allocated now, in bytes.
+  virtual int64_t FreeBytes() const = 0;
+  // At how many rows, `rows` or more, a step of `rows` sequences with one row each is run so that
+  // Repeat finds it again; 0: such a step is not worth repeating.
+  virtual int64_t RepeatableRows(int64_t rows) const = 0;
 
   // Memory of unspecified content, aligned to 64 bytes at least. RESOURCE_EXHAUSTED, with the
   // figures, if the device has not that much.

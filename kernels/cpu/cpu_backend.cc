@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_stream.h"
+#include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/matmul.h"
 
 namespace mneme {
@@ -71,7 +72,10 @@ class CpuBackend : public Backend {
   }
   DType activation_dtype() const override { return DType::kF32; }
   DType kv_dtype() const override { return DType::kF32; }
-  DType delta_dtype() const override { return DType::kF32; }
+  int64_t DeltaBytes(int64_t d, int64_t f) const override { return d * f * SizeOf(DType::kF32); }
+  bool commits_on_touch() const override { return true; }
+  int64_t FreeBytes() const override { return AvailableHostBytes(); }
+  int64_t RepeatableRows(int64_t rows) const override { return rows; }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(absl::Span<const HostTensor> parts) override;

@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu_stream.h"
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <string>
@@ -30,7 +31,8 @@ CpuStream::CpuStream(const dnnl::engine& engine, int threads)
     : threads_(threads),
       matmul_(engine, threads),
       attention_(threads),
-      fast_weights_(&matmul_, threads) {}
+      fast_weights_(&matmul_, threads),
+      samplers_(static_cast<size_t>(threads)) {}
 
 void CpuStream::Do(const std::function<void()>& operation) {
   if (!status_.ok()) return;
@@ -85,16 +87,19 @@ void CpuStream::BeginStep(const RowBatch& batch) {
 }
 
 void CpuStream::Embed(Matrix table, Matrix out) {
+  const int64_t count = static_cast<int64_t>(batch_.token_ids.size());
   ForRows(out.rows, out.cols, [=, this](int64_t row) {
-    const int32_t token = batch_.token_ids[static_cast<size_t>(row)];
+    const int32_t token = row < count ? batch_.token_ids[static_cast<size_t>(row)] : 0;
     ConvertToFloat(RowBytes(table, token), table.dtype, table.cols, Row(out, row));
   });
 }
 
 void CpuStream::ComputeRope(const RopeSpec& rope, Matrix out) {
   constexpr int64_t kWork = 16;  // a sine costs as much as so many ordinary elements
+  const int64_t count = static_cast<int64_t>(places_.size());
   ForRows(out.rows, out.cols * kWork, [=, &rope, this](int64_t row) {
-    ComputeRopeRow(rope, places_[static_cast<size_t>(row)].position, Row(out, row));
+    const int64_t position = row < count ? places_[static_cast<size_t>(row)].position : 0;
+    ComputeRopeRow(rope, position, Row(out, row));
   });
 }
 
@@ -103,7 +108,8 @@ void CpuStream::RotateAndStore(Matrix qkv, const QkvShape& shape, const QkNorm& 
   const auto* q_weight = static_cast<const float*>(norm.q_weight);
   const auto* k_weight = static_cast<const float*>(norm.k_weight);
   const int64_t kv_floats = shape.kv_heads * shape.head_dim;
-  ForRows(qkv.rows, qkv.cols, [=, &kv, this](int64_t row) {
+  // Padding is left as it is.
+  ForRows(static_cast<int64_t>(places_.size()), qkv.cols, [=, &kv, this](int64_t row) {
     float* head = Row(qkv, row);
     for (int64_t i = 0; i < shape.query_heads + shape.kv_heads; ++i, head += shape.head_dim) {
       NormaliseAndRotateHead(i < shape.query_heads ? q_weight : k_weight, norm.epsilon,
@@ -139,9 +145,27 @@ void CpuStream::SwiGlu(Matrix gate_up, Matrix z) {
   });
 }
 
-void CpuStream::DownProject(Matrix z, const PackedMatrix& w_down, absl::Span<const DeltaRows> rows,
+absl::Span<const ChunkSegment> CpuStream::Wave(int64_t wave) const {
+  return batch_.waves[static_cast<size_t>(wave)];
+}
+
+void CpuStream::DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                             Matrix y) {
-  Do([&] { fast_weights_.DownProject(z, Packed(w_down), rows, y); });
+  Do([&] { fast_weights_.DownProject(Wave(wave), layer, z, Packed(w_down), y); });
+}
+
+void CpuStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
+  if (!status_.ok()) return;
+  const size_t row_bytes = BytesOfRow(rows);
+  for (const ChunkSegment& segment : Wave(wave)) {
+    if (segment.kept == nullptr) continue;
+    char* kept = static_cast<char*>(segment.kept) + offset_bytes +
+                 segment.chunk_offset * static_cast<int64_t>(row_bytes);
+    ForRows(segment.row_count, rows.cols, [=](int64_t row) {
+      std::memcpy(kept + row * static_cast<int64_t>(row_bytes),
+                  RowBytes(rows, segment.first_row + row), row_bytes);
+    });
+  }
 }
 
 void CpuStream::UpdateFastWeights(const FastWeightLayer& layer,
@@ -154,12 +178,33 @@ void CpuStream::UpdateFastWeights(const FastWeightLayer& layer,
   });
 }
 
+void CpuStream::ReadDelta(const void* delta, Matrix out) {
+  const Matrix values{const_cast<void*>(delta), DType::kF32, out.rows, out.cols, out.cols};
+  CopyRows(values, out);
+}
+
 void CpuStream::TargetLogProbs(Matrix logits, absl::Span<const int32_t> targets, void* out) {
   ForRows(logits.rows, logits.cols, [=](int64_t row) {
     const float* values = Row(logits, row);
     const int32_t target = targets[static_cast<size_t>(row)];
     static_cast<float*>(out)[row] =
         static_cast<float>(static_cast<double>(values[target]) - LogSumExpRow(values, logits.cols));
+  });
+}
+
+void CpuStream::Sample(Matrix logits, void* out) {
+  Do([&] {
+    const size_t vocab_size = static_cast<size_t>(logits.cols);
+    const int64_t count = static_cast<int64_t>(batch_.samples.size());
+    const int threads = static_cast<int>(
+        std::min<int64_t>(ThreadsFor(count * logits.cols, threads_), std::max<int64_t>(count, 1)));
+    for (int i = 0; i < threads; ++i) samplers_[static_cast<size_t>(i)].Reserve(vocab_size);
+    ParallelForDynamic(count, threads, [&](int64_t row, int thread) {
+      const absl::Span<const float> values(Row(logits, row), vocab_size);
+      const SampleRow& sample = batch_.samples[static_cast<size_t>(row)];
+      static_cast<SampledRow*>(out)[row] =
+          samplers_[static_cast<size_t>(thread)].Sample(values, sample);
+    });
   });
 }
 

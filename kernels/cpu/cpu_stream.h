@@ -10,6 +10,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/fast_weights.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/sampler.h"
 
 namespace mneme {
 
@@ -26,6 +27,7 @@ class CpuStream : public Stream {
   void GatherRows(Matrix in, absl::Span<const int32_t> rows, Matrix out) override;
 
   void BeginStep(const RowBatch& batch) override;
+  void Repeat(uint64_t, const std::function<void()>& operations) override { operations(); }
   void Embed(Matrix table, Matrix out) override;
   void ComputeRope(const RopeSpec& rope, Matrix out) override;
   void RotateAndStore(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
@@ -38,14 +40,17 @@ class CpuStream : public Stream {
               Matrix out) override;
   void SwiGlu(Matrix gate_up, Matrix z) override;
 
-  void DownProject(Matrix z, const PackedMatrix& w_down, absl::Span<const DeltaRows> rows,
+  void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override;
+  void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override;
   void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
                          ChunkUpdateResult* results) override;
+  void ReadDelta(const void* delta, Matrix out) override;
   void TargetLogProbs(Matrix logits, absl::Span<const int32_t> targets, void* out) override;
+  void Sample(Matrix logits, void* out) override;
 
  private:
-  // Where one row of the step stands.
+  // Where one row of the step, not of the padding, stands.
   struct RowPlace {
     const SequenceRows* sequence = nullptr;
     int64_t position = 0;
@@ -55,6 +60,7 @@ class CpuStream : public Stream {
   void Do(const std::function<void()>& operation);
   // Calls body(row) for `rows` rows of `cols` elements of work.
   void ForRows(int64_t rows, int64_t cols, const std::function<void(int64_t)>& body);
+  absl::Span<const ChunkSegment> Wave(int64_t wave) const;
 
   int threads_;
   absl::Status status_;
@@ -63,6 +69,7 @@ class CpuStream : public Stream {
   Matmul matmul_;
   PagedAttention attention_;
   FastWeights fast_weights_;
+  std::vector<Sampler> samplers_;  // one for each thread
 };
 
 }  // namespace mneme

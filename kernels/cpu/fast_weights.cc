@@ -25,17 +25,21 @@ Matrix Dense(const void* data, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-void FastWeights::DownProject(Matrix z, const CpuPackedMatrix& w_down,
-                              absl::Span<const DeltaRows> segments, Matrix y) {
-  AddBase(z, w_down, segments, y);
-  for (const DeltaRows& segment : segments) {
-    if (segment.delta != nullptr && segment.row_count > 0) AddDelta(z, segment, y);
+void FastWeights::DownProject(absl::Span<const ChunkSegment> segments, int64_t layer, Matrix z,
+                              const CpuPackedMatrix& w_down, Matrix y) {
+  AddBase(segments, z, w_down, y);
+  for (const ChunkSegment& segment : segments) {
+    if (segment.deltas.empty() || segment.row_count == 0) continue;
+    const void* delta = segment.deltas[static_cast<size_t>(layer)];
+    if (delta == nullptr) continue;
+    AddDelta(delta, z.Rows(segment.first_row, segment.row_count),
+             y.Rows(segment.first_row, segment.row_count));
   }
 }
 
 // The slow weights' part, for whole runs of neighbouring segments at once.
-void FastWeights::AddBase(Matrix z, const CpuPackedMatrix& w_down,
-                          absl::Span<const DeltaRows> segments, Matrix y) {
+void FastWeights::AddBase(absl::Span<const ChunkSegment> segments, Matrix z,
+                          const CpuPackedMatrix& w_down, Matrix y) {
   for (size_t i = 0; i < segments.size();) {
     const int64_t first = segments[i].first_row;
     int64_t end = first;
@@ -44,18 +48,16 @@ void FastWeights::AddBase(Matrix z, const CpuPackedMatrix& w_down,
   }
 }
 
-void FastWeights::AddDelta(Matrix z, const DeltaRows& segment, Matrix y) {
-  const Matrix delta = Dense(segment.delta, y.cols, z.cols);
-  const Matrix rows = z.Rows(segment.first_row, segment.row_count);
-  const Matrix out = y.Rows(segment.first_row, segment.row_count);
-  if (segment.row_count > kFewRows) return MultiplyAdd(rows, delta, out);
+void FastWeights::AddDelta(const void* values, Matrix rows, Matrix out) {
+  const Matrix delta = Dense(values, out.cols, rows.cols);
+  if (rows.rows > kFewRows) return MultiplyAdd(rows, delta, out);
   constexpr int64_t kBlock = 16;  // rows of ΔW that a thread takes at once
-  ParallelFor((y.cols + kBlock - 1) / kBlock, ThreadsFor(y.cols * z.cols, threads_),
+  ParallelFor((out.cols + kBlock - 1) / kBlock, ThreadsFor(out.cols * rows.cols, threads_),
               [&](int64_t block) {
                 const int64_t first = block * kBlock;
-                const int64_t count = std::min(kBlock, y.cols - first);
+                const int64_t count = std::min(kBlock, out.cols - first);
                 for (int64_t row = 0; row < rows.rows; row += kGemvRows) {
-                  GemvAdd(Row(delta, first), count, z.cols, Row(rows, row), rows.stride,
+                  GemvAdd(Row(delta, first), count, rows.cols, Row(rows, row), rows.stride,
                           std::min(kGemvRows, rows.rows - row),
                           static_cast<float*>(out.data) + row * out.stride + first, out.stride);
                 }

@@ -19,16 +19,16 @@ class FastWeights {
   // Multiplies by `matmul`, not owned.
   FastWeights(Matmul* matmul, int threads) : matmul_(matmul), threads_(threads) {}
 
-  // As Stream::DownProject.
-  void DownProject(Matrix z, const CpuPackedMatrix& w_down, absl::Span<const DeltaRows> segments,
-                   Matrix y);
+  // As Stream::DownProject, of a wave's segments.
+  void DownProject(absl::Span<const ChunkSegment> segments, int64_t layer, Matrix z,
+                   const CpuPackedMatrix& w_down, Matrix y);
   // As one update of Stream::UpdateFastWeights.
   ChunkUpdateResult Update(const FastWeightLayer& layer, const ChunkUpdate& update);
 
  private:
-  void AddBase(Matrix z, const CpuPackedMatrix& w_down, absl::Span<const DeltaRows> segments,
+  void AddBase(absl::Span<const ChunkSegment> segments, Matrix z, const CpuPackedMatrix& w_down,
                Matrix y);
-  void AddDelta(Matrix z, const DeltaRows& segment, Matrix y);
+  void AddDelta(const void* values, Matrix rows, Matrix out);
   Matrix TargetValues(const FastWeightLayer& layer, const ChunkUpdate& update);
   Matrix Convolve(Matrix conv, float scale, Matrix target);
   double SumRows(int64_t rows, int64_t cols, const std::function<double(int64_t)>& row_sum);
