@@ -170,12 +170,11 @@ void Fa2Plan(const FlashCall& call, const FlashPlanBytes& bytes, void* staging, 
              const LaunchContext& context) {
   Guarded("planning attention", context, [&] {
     flashinfer::PrefillPlanInfo info;
-    const cudaError_t error =
-        WithPlanArguments(call, context.stream, [&](auto... arguments) {
-          return flashinfer::PrefillPlan<int32_t>(
-              plan->partials, static_cast<size_t>(bytes.partials), plan->schedule, staging,
-              static_cast<size_t>(bytes.schedule), info, arguments...);
-        });
+    const cudaError_t error = WithPlanArguments(call, context.stream, [&](auto... arguments) {
+      return flashinfer::PrefillPlan<int32_t>(
+          plan->partials, static_cast<size_t>(bytes.partials), plan->schedule, staging,
+          static_cast<size_t>(bytes.schedule), info, arguments...);
+    });
     const std::vector<int64_t> layout = info.ToVector();
     std::copy(layout.begin(), layout.end(), plan->layout.begin());
     return error;

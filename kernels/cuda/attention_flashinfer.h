@@ -32,7 +32,7 @@ struct FlashCall {
   int64_t sequences = 0;
   int64_t first_row = 0;
   int64_t rows = 0;
-  bool graph = false;  // FA2 only: one row a sequence; launches depend on `sequences` alone
+  bool graph = false;        // FA2 only: one row a sequence; launches depend on `sequences` alone
   FlashArrays host, device;  // of the call's first sequence on
 };
 

@@ -12,9 +12,9 @@ constexpr int kKeysAtOnce = 4;  // loads in flight before the first use
 
 struct PlainShape {
   int query_heads, kv_heads, head_dim, page_tokens, group;
-  int64_t page_stride;                  // elements
-  int64_t qkv_stride, out_stride;       // elements
-  int64_t window;                       // 0: none
+  int64_t page_stride;             // elements
+  int64_t qkv_stride, out_stride;  // elements
+  int64_t window;                  // 0: none
   float scale;
 };
 
@@ -96,18 +96,15 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int32_t* const pages = view.pages + view.page_indptr[sequence];
   // Positions count from slot 0 of the first page.
   const int64_t last = int64_t{step->positions[row]} - view.first_position[sequence];
-  const int64_t first =
-      shape.window > 0 && last >= shape.window ? last - shape.window + 1 : 0;
+  const int64_t first = shape.window > 0 && last >= shape.window ? last - shape.window + 1 : 0;
   const int64_t token_stride = int64_t{shape.kv_heads} * head_dim;
-  const T* const kv_head =
-      kv + int64_t{head} * shape.kv_heads / shape.query_heads * head_dim;
+  const T* const kv_head = kv + int64_t{head} * shape.kv_heads / shape.query_heads * head_dim;
 
   float q[kPerLane];
   LoadHead(qkv + row * shape.qkv_stride + int64_t{head} * head_dim, head_dim, q);
   Partial<kPerLane> partial;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  for (int64_t begin = first + warp * kKeysAtOnce; begin <= last;
-       begin += kWarps * kKeysAtOnce) {
+  for (int64_t begin = first + warp * kKeysAtOnce; begin <= last; begin += kWarps * kKeysAtOnce) {
     float k[kKeysAtOnce][kPerLane], v[kKeysAtOnce][kPerLane], score[kKeysAtOnce];
 #pragma unroll
     for (int j = 0; j < kKeysAtOnce; ++j) {
@@ -141,8 +138,8 @@ void LaunchPlain(const StepView* step, int64_t padded_rows, const Matrix& qkv,
                                                : PlainAttentionKernel<T, 8>;
   const dim3 grid(static_cast<unsigned>(padded_rows), static_cast<unsigned>(shape.query_heads));
   Launch(context, "plain attention", kernel, grid, dim3(kWarps * 32), 0, step,
-         static_cast<const T*>(qkv.data), static_cast<const T*>(kv_data),
-         static_cast<T*>(out.data), shape);
+         static_cast<const T*>(qkv.data), static_cast<const T*>(kv_data), static_cast<T*>(out.data),
+         shape);
 }
 
 }  // namespace

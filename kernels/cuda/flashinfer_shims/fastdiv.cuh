@@ -14,8 +14,7 @@ struct uint_fastdiv {
   __host__ uint_fastdiv(uint32_t d) : divisor_(d == 0 ? 1 : d) {
     uint32_t log2 = 0;
     while (log2 < 32 && (uint64_t{1} << log2) < divisor_) ++log2;
-    multiplier_ = static_cast<uint32_t>(
-        (((uint64_t{1} << log2) - divisor_) << 32) / divisor_ + 1);
+    multiplier_ = static_cast<uint32_t>((((uint64_t{1} << log2) - divisor_) << 32) / divisor_ + 1);
     first_shift_ = log2 > 0 ? 1 : 0;
     second_shift_ = log2 > 0 ? log2 - 1 : 0;
   }

@@ -27,14 +27,15 @@
 
 // What the run-time choice comes to on a multiprocessor with 228 KB of shared memory.
 #undef DISPATCH_NUM_MMA_KV
-#define DISPATCH_NUM_MMA_KV(max_mma_kv, NUM_MMA_KV, ...)                   \
-  {                                                                        \
-    constexpr size_t NUM_MMA_KV =                                          \
-        CTA_TILE_Q == 128 ? 4 : CTA_TILE_Q == 64 ? 8 : 256 / HEAD_DIM_VO;  \
-    if (max_mma_kv < NUM_MMA_KV) {                                         \
-      FLASHINFER_ERROR("this device has too little shared memory");        \
-    }                                                                      \
-    __VA_ARGS__                                                            \
+#define DISPATCH_NUM_MMA_KV(max_mma_kv, NUM_MMA_KV, ...)                  \
+  {                                                                       \
+    constexpr size_t NUM_MMA_KV = CTA_TILE_Q == 128  ? 4                  \
+                                  : CTA_TILE_Q == 64 ? 8                  \
+                                                     : 256 / HEAD_DIM_VO; \
+    if (max_mma_kv < NUM_MMA_KV) {                                        \
+      FLASHINFER_ERROR("this device has too little shared memory");       \
+    }                                                                     \
+    __VA_ARGS__                                                           \
   }
 
 #endif  // MNEME_KERNELS_CUDA_FLASHINFER_SHIMS_TRIMMED_CUH_
