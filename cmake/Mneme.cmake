@@ -12,15 +12,11 @@ endif()
 option(MNEME_ASAN "Build with AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
 option(MNEME_TSAN "Build with ThreadSanitizer" OFF)
 option(MNEME_FUZZ "Build the fuzz targets (needs clang)" OFF)
-set(MNEME_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where possible), ON, OFF")
-if(NOT MNEME_CUDA MATCHES "^(AUTO|OFF)$")
-  message(FATAL_ERROR "MNEME_CUDA=${MNEME_CUDA}: this version has no CUDA backend; use AUTO or OFF")
-endif()
-
 find_program(CCACHE ccache)
 if(CCACHE)
   set(CMAKE_C_COMPILER_LAUNCHER "${CCACHE}")
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE}")
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE}")
 endif()
 
 find_package(Threads REQUIRED)
@@ -29,13 +25,17 @@ find_package(absl CONFIG REQUIRED)
 # Include paths are written from the root of the repository.
 include_directories("${CMAKE_SOURCE_DIR}")
 
-add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Werror)
+# Options for the host's compiler alone: nvcc knows other ones (Cuda.cmake).
+function(mneme_host_options)
+  add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:${ARGN}>")
+endfunction()
+mneme_host_options(-Wall -Wextra -Wshadow -Wconversion -Werror)
 # Designated initialisers may leave defaults alone.
-add_compile_options(-Wno-missing-field-initializers)
+mneme_host_options(-Wno-missing-field-initializers)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  add_compile_options(-Wno-restrict)  # false positives of GCC 12
+  mneme_host_options(-Wno-restrict)  # false positives of GCC 12
 else()
-  add_compile_options(-Wno-sign-conversion)  # GCC's -Wconversion does not imply it, clang's does
+  mneme_host_options(-Wno-sign-conversion)  # GCC's -Wconversion does not imply it, clang's does
 endif()
 
 # The compiler instruments, and links the run time of, the sanitizers given.

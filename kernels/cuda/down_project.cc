@@ -1,0 +1,96 @@
+// The fast weights' part of CudaStream.
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/rows.h"
+
+namespace mneme::cuda {
+namespace {
+
+const void* DeltaOf(const ChunkSegment& segment, int64_t layer) {
+  const auto i = static_cast<size_t>(layer);
+  return i < segment.deltas.size() ? segment.deltas[i] : nullptr;
+}
+
+bool IsMerged(const ChunkSegment& segment, int64_t layer) {
+  return segment.row_count > kMergeRows && DeltaOf(segment, layer) != nullptr;
+}
+
+}  // namespace
+
+DeltaLayout CudaStream::LayoutOf(int64_t d, int64_t f) const {
+  return {.accumulate = options_.delta_accumulate, .read = options_.delta_read, .d = d, .f = f};
+}
+
+void CudaStream::DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
+                             Matrix y) {
+  num_ttt_layers_ = std::max(num_ttt_layers_, layer + 1);
+  if (!StepReady()) return;
+  MNEME_CHECK(wave < static_cast<int64_t>(batch_.waves.size()));
+  const auto& weight = static_cast<const CudaPackedMatrix&>(w_down);
+  if (repeatable_) {
+    Multiply(z, weight.data(), nullptr, true, y);
+  } else {
+    MultiplyWave(wave, layer, z, weight, y);
+  }
+  // Layers that the step's arrays do not have are those of which no row has a ΔW.
+  const WaveView& view = step_->host_view().waves[wave];
+  if (view.num_groups == 0 || layer >= view.num_layers) return;
+  ApplyDeltas(step_->device_view(), wave, view.num_groups, layer,
+              LayoutOf(weight.out_features(), weight.in_features()), z, y, delta_workspace_.get(),
+              context_);
+}
+
+void CudaStream::MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaPackedMatrix& w_down,
+                              Matrix y) {
+  const int64_t d = w_down.out_features(), f = w_down.in_features();
+  int64_t first = 0, count = 0;  // rows that W_down alone is due for
+  const auto flush = [&] {
+    if (count > 0)
+      Multiply(z.Rows(first, count), w_down.data(), nullptr, true, y.Rows(first, count));
+    count = 0;
+  };
+  for (const ChunkSegment& segment : batch_.waves[static_cast<size_t>(wave)]) {
+    if (IsMerged(segment, layer)) {
+      void* const merged = merged_.Get(w_down.size_bytes(), &errors_);
+      if (merged == nullptr) return;
+      MergeDelta(w_down.data(), w_down.dtype(), DeltaOf(segment, layer), LayoutOf(d, f), merged,
+                 context_);
+      Multiply(z.Rows(segment.first_row, segment.row_count), merged, nullptr, true,
+               y.Rows(segment.first_row, segment.row_count));
+      continue;
+    }
+    if (count > 0 && segment.first_row != first + count) flush();
+    if (count == 0) first = segment.first_row;
+    count += segment.row_count;
+  }
+  flush();
+}
+
+void CudaStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
+  if (!StepReady()) return;
+  MNEME_CHECK(wave < static_cast<int64_t>(batch_.waves.size()));
+  cuda::KeepRows(step_->device_view(), wave, rows, offset_bytes, context_);
+}
+
+void CudaStream::UpdateFastWeights(const FastWeightLayer& layer,
+                                   absl::Span<const ChunkUpdate> updates,
+                                   ChunkUpdateResult* results) {
+  if (updates.empty() || !Ready()) return;
+  const auto bytes = static_cast<int64_t>(updates.size() * sizeof(ChunkUpdateResult));
+  auto* const written = static_cast<ChunkUpdateResult*>(update_results_.Get(bytes, &errors_));
+  if (written == nullptr) return;
+  const void* const projection =
+      layer.projection == nullptr ? nullptr
+                                  : static_cast<const CudaPackedMatrix*>(layer.projection)->data();
+  updater_->Update(layer, projection, updates, written, context_);
+  CopyToHost(results, written, bytes);
+}
+
+void CudaStream::ReadDelta(const void* delta, Matrix out) {
+  if (Ready()) cuda::ReadDelta(delta, LayoutOf(out.rows, out.cols), out, context_);
+}
+
+}  // namespace mneme::cuda
