@@ -86,9 +86,9 @@ absl::Status AppendJob::Finish() {
   return absl::OkStatus();
 }
 
-int64_t AppendJob::PeakBytes(int64_t rows) const {
+BlockCounts AppendJob::PeakBlocks(int64_t rows) const {
   const int64_t end = session_.computed() + rows;
-  return session_.cache().PeakBytes(session_.computed(), end, end, rows);
+  return session_.cache().PeakBlocks(session_.computed(), end, end, rows);
 }
 
 SequenceStep AppendJob::FillStep(int64_t rows) {
@@ -100,7 +100,7 @@ SequenceStep AppendJob::FillStep(int64_t rows) {
                      pending_.begin() + (rows - static_cast<int64_t>(uncomputed.size())));
   if (return_logprobs_) {
     step.logprobs_from = session_.position();
-    step.last_hidden.assign(session_.last_hidden().begin(), session_.last_hidden().end());
+    step.last_hidden = session_.last_hidden();
   }
   return step;
 }

@@ -21,7 +21,7 @@ class AppendJob : public Job {
  protected:
   absl::Status Begin() override;
   absl::StatusOr<std::optional<Candidate>> NextRows() override;
-  int64_t PeakBytes(int64_t rows) const override;
+  BlockCounts PeakBlocks(int64_t rows) const override;
   SequenceStep FillStep(int64_t rows) override;
   absl::Status TakeResults(SequenceStep& step) override;
 

@@ -1,7 +1,5 @@
 #include "engine/engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
@@ -17,8 +15,11 @@
 namespace mneme {
 namespace {
 
-int64_t HalfOfHostMemory() {
-  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 2;
+// What sessions may take of what the model has left.
+int64_t CacheBytes(const EngineOptions& options, const Backend& backend) {
+  if (options.cache_bytes > 0) return options.cache_bytes;
+  return static_cast<int64_t>(options.device_memory_fraction *
+                              static_cast<double>(backend.FreeBytes()));
 }
 
 // The engine with its thread. Everything but the intake and what `mutex_` guards belongs to it.
@@ -33,10 +34,12 @@ class ThreadedEngine final : public Engine {
         stats_(stats) {}
 
   absl::Status Start() {
-    const int64_t limit = options_.cache_bytes > 0 ? options_.cache_bytes : HalfOfHostMemory();
-    MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, limit));
-    MNEME_ASSIGN_OR_RETURN(auto model, Model::Create(model_.config, model_.weights, *pools,
-                                                     *backend_, options_.max_step_tokens));
+    MNEME_ASSIGN_OR_RETURN(auto model, Model::Create(model_.config, model_.weights, *backend_,
+                                                     options_.max_step_tokens));
+    const CacheOptions cache = {.limit_bytes = CacheBytes(options_, *backend_),
+                                .session_tokens = options_.session_tokens,
+                                .max_step_tokens = options_.max_step_tokens};
+    MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, cache));
     JobContext context = {.config = model_.config,
                           .defaults = model_.defaults,
                           .options = options_,

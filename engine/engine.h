@@ -30,8 +30,13 @@ struct EngineOptions {
   int64_t default_max_tokens = 1024;
   int64_t max_sessions = 100000;
   int64_t max_queued_requests = 1024;  // accepted and not ended, of all sessions
-  // Device memory for KV pages, fast weights and open-chunk rows; 0: half of the host's memory.
+  // Device memory for KV pages, fast weights and open-chunk rows; 0: so large a part of what the
+  // model and its scratch memory leave free.
   int64_t cache_bytes = 0;
+  double device_memory_fraction = 0.5;
+  // How long a typical session is: by it the memory is divided between KV pages, fast weights and
+  // open chunks, on devices where it must be.
+  int64_t session_tokens = 4096;
 };
 
 // A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.

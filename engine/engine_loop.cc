@@ -12,6 +12,8 @@
 
 namespace mneme {
 
+static_assert(kMaxStepSequences <= Model::kLogitRows, "every one of them may draw");
+
 EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
                        JobContext context)
     : pools_(std::move(pools)),
@@ -235,19 +237,19 @@ void EngineLoop::RelieveMemory() {
 void EngineLoop::RunStep(const std::vector<Ready>& ready) {
   std::vector<Candidate> candidates;
   for (const Ready& entry : ready) candidates.push_back(entry.candidate);
-  const std::vector<PlannedRows> plan = PlanStep(candidates, context_.options.max_step_tokens);
+  std::vector<PlannedRows> plan = PlanStep(candidates, context_.options.max_step_tokens);
+  std::stable_partition(plan.begin(), plan.end(),
+                        [](const PlannedRows& planned) { return planned.rows <= 1; });
   ++steps_;
   std::vector<SequenceStep> steps;
   for (const PlannedRows& planned : plan) {
     steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
   }
   const absl::Time begin = context_.clock.Now();
-  const absl::StatusOr<ModelStepStats> stats = model_->Run(absl::MakeSpan(steps));
+  const absl::StatusOr<ModelStepStats> stats = model_->Run(*pools_, absl::MakeSpan(steps));
   if (!stats.ok()) return Fail(stats.status());
   context_.stats.OnStep(stats->rows, context_.clock.Now() - begin);
-  if (stats->chunks_closed > 0) {
-    context_.stats.OnChunkUpdates(stats->chunks_closed, stats->update_time);
-  }
+  if (stats->chunks_closed > 0) context_.stats.OnChunksClosed(stats->chunks_closed);
   for (size_t i = 0; i < plan.size(); ++i) {
     Job* job = ready[plan[i].candidate].job;
     const absl::Status status = job->Commit(steps[i]);

@@ -1,26 +1,23 @@
 #include "engine/fast_weights.h"
 
 #include <algorithm>
-#include <memory>
-
-#include "absl/time/clock.h"
 
 namespace mneme {
 
-int64_t ChunkSegment::last_position() const {
-  return sequence->first_position + (first_row - first_row_of_sequence) + row_count - 1;
-}
-
-FastWeightStep::FastWeightStep(const ModelConfig& config, absl::Span<SequenceStep> sequences)
-    : ttt_(*config.ttt) {
+FastWeightStep::FastWeightStep(const ModelConfig& config, const CachePools& pools,
+                               absl::Span<SequenceStep> sequences)
+    : ttt_(*config.ttt), pools_(pools) {
   int64_t first_row = 0;
   for (SequenceStep& sequence : sequences) {
-    if (sequence.row_count() > 0) AddSegments(sequence, first_row);
+    AddSegments(sequence, first_row);
     first_row += sequence.row_count();
+    chunks_closed_ += sequence.chunks_closed;
   }
+  for (const Wave& wave : waves_) declared_.emplace_back(wave.segments);
 }
 
 void FastWeightStep::AddSegments(SequenceStep& sequence, int64_t first_row) {
+  SessionCache& cache = *sequence.cache;
   int64_t done = 0;
   for (size_t wave = 0; done < sequence.row_count(); ++wave) {
     const int64_t offset = (sequence.first_position + done) % ttt_.chunk;
@@ -28,51 +25,54 @@ void FastWeightStep::AddSegments(SequenceStep& sequence, int64_t first_row) {
     // Provisional rows all see the ΔW of now: they are one segment, whatever its length.
     const int64_t rows = sequence.provisional ? rest : std::min(ttt_.chunk - offset, rest);
     const bool closes = !sequence.provisional && offset + rows == ttt_.chunk;
+    // A chunk that lies whole in this step is updated from where its rows are.
+    const bool in_step = closes && offset == 0;
+    const bool kept = !sequence.provisional && !in_step;
     if (wave == waves_.size()) waves_.emplace_back();
-    waves_[wave].push_back({.sequence = &sequence,
-                            .first_row = first_row + done,
-                            .row_count = rows,
-                            .chunk_offset = offset,
-                            .closes = closes,
-                            .first_row_of_sequence = first_row});
-    if (closes) ++sequence.chunks_closed;
+    ChunkSegment segment = {.first_row = first_row + done, .row_count = rows};
+    if (cache.deltas_written()) segment.deltas = cache.deltas();
+    if (kept) segment.kept = cache.chunk_rows();
+    segment.chunk_offset = offset;
+    waves_[wave].segments.push_back(segment);
     done += rows;
+    if (!closes) continue;
+    ++sequence.chunks_closed;
+    const LearningControls& controls = sequence.controls->At(sequence.first_position + done - 1);
+    if (controls.freeze) continue;
+    waves_[wave].learnt.push_back({.cache = &cache,
+                                   .controls = &controls,
+                                   .first_row = segment.first_row,
+                                   .in_step = in_step,
+                                   .delta_is_zero = !cache.deltas_written()});
+    cache.MarkDeltasWritten();
   }
-  chunks_closed_ += sequence.chunks_closed;
+}
+
+bool FastWeightStep::updates_can_wait() const {
+  return waves_.size() == 1 && std::none_of(waves_[0].learnt.begin(), waves_[0].learnt.end(),
+                                            [](const LearntChunk& chunk) { return chunk.in_step; });
 }
 
 void FastWeightStep::RunLayer(Stream& stream, const LayerWeights& weights, int64_t layer,
                               Matrix target, Matrix z, Matrix x) {
-  for (const Wave& wave : waves_) {
-    Apply(stream, weights, layer, wave, z, x);
-    const absl::Time begin = absl::Now();
-    Update(stream, weights, layer, wave, target, z);
-    update_time_ += absl::Now() - begin;
+  for (size_t wave = 0; wave < waves_.size(); ++wave) {
+    Apply(stream, weights, layer, static_cast<int64_t>(wave), target, z, x);
+    Update(stream, weights, layer, static_cast<int64_t>(wave), target, z);
   }
 }
 
-void FastWeightStep::Apply(Stream& stream, const LayerWeights& weights, int64_t layer,
-                           const Wave& wave, Matrix z, Matrix x) {
-  std::vector<DeltaRows> rows;
-  for (const ChunkSegment& segment : wave) {
-    rows.push_back({.first_row = segment.first_row,
-                    .row_count = segment.row_count,
-                    .delta = segment.sequence->cache->delta(layer)});
-  }
-  stream.DownProject(z, *weights.down, rows, x);
+void FastWeightStep::Apply(Stream& stream, const LayerWeights& weights, int64_t layer, int64_t wave,
+                           Matrix target, Matrix z, Matrix x) {
+  stream.DownProject(wave, layer, z, *weights.down, x);
+  stream.KeepRows(wave, target, pools_.ChunkTargetOffset(layer));
+  stream.KeepRows(wave, z, pools_.ChunkZOffset(layer));
 }
 
 void FastWeightStep::Update(Stream& stream, const LayerWeights& weights, int64_t layer,
-                            const Wave& wave, Matrix target, Matrix z) {
+                            int64_t wave, Matrix target, Matrix z) {
   std::vector<ChunkUpdate> updates;
-  for (const ChunkSegment& segment : wave) {
-    if (segment.sequence->provisional) continue;
-    // A chunk that lies whole in this step is updated from where its rows are.
-    if (!segment.closes || segment.chunk_offset > 0) {
-      KeepRows(stream, layer, segment, target, z);
-    }
-    if (!segment.closes || segment.sequence->controls->At(segment.last_position()).freeze) continue;
-    updates.push_back(MakeUpdate(layer, segment, target, z));
+  for (const LearntChunk& chunk : waves_[static_cast<size_t>(wave)].learnt) {
+    updates.push_back(MakeUpdate(layer, chunk, target, z));
   }
   if (updates.empty()) return;
   const FastWeightLayer ttt_layer = {
@@ -84,31 +84,17 @@ void FastWeightStep::Update(Stream& stream, const LayerWeights& weights, int64_t
   stream.UpdateFastWeights(ttt_layer, updates, results_.back().data());
 }
 
-void FastWeightStep::KeepRows(Stream& stream, int64_t layer, const ChunkSegment& segment,
-                              Matrix target, Matrix z) {
-  const SessionCache& cache = *segment.sequence->cache;
-  stream.CopyRows(target.Rows(segment.first_row, segment.row_count),
-                  cache.chunk_target(layer).Rows(segment.chunk_offset, segment.row_count));
-  stream.CopyRows(z.Rows(segment.first_row, segment.row_count),
-                  cache.chunk_z(layer).Rows(segment.chunk_offset, segment.row_count));
-}
-
-ChunkUpdate FastWeightStep::MakeUpdate(int64_t layer, const ChunkSegment& segment, Matrix target,
-                                       Matrix z) {
-  SessionCache& cache = *segment.sequence->cache;
-  const LearningControls& controls = segment.sequence->controls->At(segment.last_position());
-  const bool in_step = segment.chunk_offset == 0;
-  const ChunkUpdate update = {
-      .target = in_step ? target.Rows(segment.first_row, ttt_.chunk) : cache.chunk_target(layer),
-      .z = in_step ? z.Rows(segment.first_row, ttt_.chunk) : cache.chunk_z(layer),
-      .delta = cache.mutable_delta(layer),
-      .delta_is_zero = !cache.delta_written(layer),
-      .lr_scale = controls.lr_scale,
-      .clip_norm = controls.clip_norm,
-      .decay = controls.decay,
-      .max_relative_norm = controls.max_relative_norm};
-  cache.MarkDeltaWritten(layer);
-  return update;
+ChunkUpdate FastWeightStep::MakeUpdate(int64_t layer, const LearntChunk& chunk, Matrix target,
+                                       Matrix z) const {
+  return {.target = chunk.in_step ? target.Rows(chunk.first_row, ttt_.chunk)
+                                  : chunk.cache->chunk_target(layer),
+          .z = chunk.in_step ? z.Rows(chunk.first_row, ttt_.chunk) : chunk.cache->chunk_z(layer),
+          .delta = chunk.cache->mutable_delta(layer),
+          .delta_is_zero = chunk.delta_is_zero,
+          .lr_scale = chunk.controls->lr_scale,
+          .clip_norm = chunk.controls->clip_norm,
+          .decay = chunk.controls->decay,
+          .max_relative_norm = chunk.controls->max_relative_norm};
 }
 
 UpdateCounts FastWeightStep::counts() const {

@@ -1,7 +1,6 @@
 #include "engine/generate_job.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -128,15 +127,15 @@ absl::Status GenerateJob::Replay() {
   const std::vector<int32_t> logged(begin, begin + (record_->end_position - base_));
   logged_ = static_cast<int64_t>(logged.size());
   for (auto i = static_cast<size_t>(input_tokens_); i < logged.size() && !done(); ++i) {
-    SampledToken token{.id = logged[i]};
+    GeneratedToken token{.id = logged[i]};
     const size_t output = i - static_cast<size_t>(input_tokens_);
     if (request_.logprobs) {
       token.logprob = record_->generated_logprobs[output].logprob;
-      token.top = record_->generated_logprobs[output].top;
+      token.top_logprobs = record_->generated_logprobs[output].top;
     }
     counts_.Add(token.id);
     tokens_.push_back(token.id);
-    Deliver(token);
+    Deliver(std::move(token));
   }
   return absl::OkStatus();
 }
@@ -156,11 +155,12 @@ absl::StatusOr<std::optional<Candidate>> GenerateJob::NextRows() {
   return Candidate{.rows_wanted = rows, .decoding = completion_tokens() > 0 && rows == 1};
 }
 
-int64_t GenerateJob::PeakBytes(int64_t /*rows*/) const {
+BlockCounts GenerateJob::PeakBlocks(int64_t /*rows*/) const {
   // All that it can come to, so that a generation that has begun never waits for memory.
   const int64_t end = base_ + input_tokens_ + max_tokens_;
-  return session_.cache().PeakBytes(session_.computed(), request_.learn ? end : session_.position(),
-                                    end, context_.options.max_step_tokens);
+  return session_.cache().PeakBlocks(session_.computed(),
+                                     request_.learn ? end : session_.position(), end,
+                                     context_.options.max_step_tokens);
 }
 
 SequenceStep GenerateJob::FillStep(int64_t rows) {
@@ -173,17 +173,14 @@ SequenceStep GenerateJob::FillStep(int64_t rows) {
     if (request_.learn) {
       step.tokens.insert(step.tokens.end(), tokens_.begin() + logged_, tokens_.end());
     }
-    step.want_logits = all && request_.learn;
-    step.last_hidden.assign(session_.last_hidden().begin(), session_.last_hidden().end());
+    if (all && request_.learn) step.sample = NextDraw();
+    step.last_hidden = session_.last_hidden();
   } else {
     step.provisional = true;
     step.first_position = base_ + provisional_computed_;
     step.tokens.assign(tokens_.begin() + provisional_computed_, tokens_.end());
-    step.want_logits = all;
-    step.last_hidden = provisional_hidden_;
-    if (provisional_computed_ == 0) {
-      step.last_hidden.assign(session_.last_hidden().begin(), session_.last_hidden().end());
-    }
+    if (all) step.sample = NextDraw();
+    step.last_hidden = provisional_computed_ == 0 ? session_.last_hidden() : provisional_hidden_;
   }
   step.tokens.resize(static_cast<size_t>(rows));
   return step;
@@ -203,7 +200,7 @@ absl::Status GenerateJob::TakeResults(SequenceStep& step) {
     CommitRows(step);
     if (request_.learn) NoteTurn();
   }
-  return step.want_logits ? Sample(step.logits) : absl::OkStatus();
+  return step.sample ? TakeToken(step.sampled) : absl::OkStatus();
 }
 
 void GenerateJob::NoteTurn() {
@@ -213,27 +210,39 @@ void GenerateJob::NoteTurn() {
   if (whole || closes) session_.set_open_turn(whole ? open_turn_ : std::nullopt);
 }
 
-absl::Status GenerateJob::Sample(const std::vector<float>& logits) {
-  if (std::none_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) {
+SampleRow GenerateJob::NextDraw() const {
+  const bool too_early = completion_tokens() < request_.min_tokens;
+  SampleRow row = {.params = &request_.sampling,
+                   .position = static_cast<uint64_t>(base_) + tokens_.size()};
+  if (request_.sampling.penalizes()) row.counts = counts_.counts();
+  if (too_early) row.forbidden = stop_ids_;
+  row.top_logprobs = request_.logprobs;
+  return row;
+}
+
+absl::Status GenerateJob::TakeToken(const SampledRow& sampled) {
+  if (sampled.finite == 0) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "the model's output is not finite: the session's fast weights have diverged; "
                      "use clip_norm or a smaller lr_scale from the start",
                      {.reason = ErrorReason::kUnspecified});
   }
-  const bool too_early = completion_tokens() < request_.min_tokens;
-  const auto position = static_cast<uint64_t>(base_) + tokens_.size();
-  SampledToken token =
-      context_.sampler.Sample(logits, request_.sampling, counts_, position,
-                              too_early ? stop_ids_ : std::vector<int32_t>(), request_.logprobs);
+  GeneratedToken token{.id = sampled.id};
+  if (request_.logprobs) {
+    token.logprob = sampled.logprob;
+    token.top_logprobs.assign(sampled.top.begin(), sampled.top.begin() + sampled.num_top);
+  }
   counts_.Add(token.id);
   tokens_.push_back(token.id);
   if (request_.learn) {
-    if (request_.logprobs) record_->generated_logprobs.push_back({*token.logprob, token.top});
+    if (request_.logprobs) {
+      record_->generated_logprobs.push_back({sampled.logprob, token.top_logprobs});
+    }
     Log({token.id});
     ++logged_;
   }
   CountToken();
-  Deliver(token);
+  Deliver(std::move(token));
   return absl::OkStatus();
 }
 
@@ -254,11 +263,10 @@ void GenerateJob::CountToken() {
   context_.stats.OnTokensOut(1);
 }
 
-void GenerateJob::Deliver(const SampledToken& token) {
-  GeneratedToken event{.id = token.id, .logprob = token.logprob, .top_logprobs = token.top};
+void GenerateJob::Deliver(GeneratedToken token) {
   if (IsStop(token.id)) {
     if (held_event_) held_event_->text += text_.Flush().text;
-    Emit(std::move(event), /*hold=*/false);
+    Emit(std::move(token), /*hold=*/false);
     return Finish(FinishReason::kStop, "");
   }
   StopMatcher::Result text =
@@ -269,9 +277,9 @@ void GenerateJob::Deliver(const SampledToken& token) {
     text.text += rest.text;
     text.matched = rest.matched;
   }
-  event.text = std::move(text.text);
+  token.text = std::move(text.text);
   const bool ends = last || text.matched.has_value();
-  Emit(std::move(event), /*hold=*/!ends && text_.holding());
+  Emit(std::move(token), /*hold=*/!ends && text_.holding());
   if (text.matched) return Finish(FinishReason::kStop, *text.matched);
   if (last) Finish(FinishReason::kLength, "");
 }

@@ -23,7 +23,7 @@ class GenerateJob : public Job {
  protected:
   absl::Status Begin() override;
   absl::StatusOr<std::optional<Candidate>> NextRows() override;
-  int64_t PeakBytes(int64_t rows) const override;
+  BlockCounts PeakBlocks(int64_t rows) const override;
   SequenceStep FillStep(int64_t rows) override;
   absl::Status TakeResults(SequenceStep& step) override;
   void BeforeEnd() override;
@@ -40,10 +40,12 @@ class GenerateJob : public Job {
   bool catching_up() const { return !request_.learn && !session_.uncomputed().empty(); }
   int64_t RowsWanted() const;
   void NoteTurn();
-  absl::Status Sample(const std::vector<float>& logits);
+  // How the token after those known so far is to be drawn.
+  SampleRow NextDraw() const;
+  absl::Status TakeToken(const SampledRow& sampled);
   void CountToken();
   // Sends a generated token and finds out whether it is the last.
-  void Deliver(const SampledToken& token);
+  void Deliver(GeneratedToken token);
   void Emit(GeneratedToken event, bool hold);
   void Finish(FinishReason reason, std::string matched_stop);
   bool IsStop(int32_t id) const;
@@ -65,7 +67,7 @@ class GenerateJob : public Job {
   // after them.
   int64_t logged_ = 0;
   int64_t provisional_computed_ = 0;
-  std::vector<float> provisional_hidden_;
+  HiddenRow provisional_hidden_;
 
   std::optional<GeneratedToken> held_event_;  // its text may still grow
   std::optional<absl::Time> last_token_time_;

@@ -72,16 +72,13 @@ absl::StatusOr<std::optional<Candidate>> Job::Next() {
 }
 
 absl::StatusOr<bool> Job::Reserve(int64_t rows) {
-  const int64_t bytes = PeakBytes(rows);
+  const BlockCounts blocks = PeakBlocks(rows);
   SessionCache& cache = session_.cache();
-  if (cache.Reserve(bytes)) return true;
-  const int64_t limit = cache.budget().limit_bytes();
-  if (bytes <= limit) return false;
-  return MakeError(
-      absl::StatusCode::kResourceExhausted,
-      absl::StrCat("the request needs ", bytes, " bytes of session memory, but there are only ",
-                   limit, "; ask for fewer tokens or raise --cache_bytes"),
-      {.reason = ErrorReason::kOutOfMemory, .retryable = false});
+  if (cache.Reserve(blocks)) return true;
+  const absl::Status fits = cache.budget().CheckFits(blocks);
+  if (fits.ok()) return false;
+  return MakeError(fits.code(), std::string(fits.message()),
+                   {.reason = ErrorReason::kOutOfMemory, .retryable = false});
 }
 
 SequenceStep Job::MakeStep(int64_t rows, uint64_t step_number) {

@@ -36,7 +36,6 @@ struct JobContext {
   const Tokenizer* tokenizer;  // null: none
   const Clock& clock;
   StatsSink& stats;
-  Sampler sampler;
   std::mt19937_64 seeds;  // for requests that bring none
 };
 
@@ -82,7 +81,7 @@ class Job {
  protected:
   virtual absl::Status Begin() = 0;
   virtual absl::StatusOr<std::optional<Candidate>> NextRows() = 0;
-  virtual int64_t PeakBytes(int64_t rows) const = 0;
+  virtual BlockCounts PeakBlocks(int64_t rows) const = 0;
   virtual SequenceStep FillStep(int64_t rows) = 0;
   virtual absl::Status TakeResults(SequenceStep& step) = 0;
   // Sends what was held back.

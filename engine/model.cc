@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status_macros.h"
 
 namespace mneme {
@@ -37,21 +38,39 @@ float AttentionScale(const ModelConfig& config) {
 
 }  // namespace
 
-Model::Rows::Rows(absl::Span<const SequenceStep> steps) {
-  for (const SequenceStep& step : steps) {
-    if (step.tokens.empty()) continue;
+Model::Rows::Rows(absl::Span<SequenceStep> steps) {
+  std::vector<SequenceStep*> drawing_ends;
+  std::vector<int32_t> drawing_rows;
+  for (SequenceStep& step : steps) {
+    wants_logprobs = wants_logprobs || step.logprobs_from.has_value();
+    if (step.tokens.empty()) {
+      if (step.sample) from_hidden.push_back(&step);
+      continue;
+    }
     sequences.push_back({.first_row = count(),
                          .row_count = step.row_count(),
                          .first_position = step.first_position,
                          .page_tables = step.cache->page_tables()});
     token_ids.insert(token_ids.end(), step.tokens.begin(), step.tokens.end());
+    (step.sample ? drawing_ends : ends).push_back(&step);
+    (step.sample ? drawing_rows : end_rows).push_back(static_cast<int32_t>(count() - 1));
   }
+  ends.insert(ends.end(), drawing_ends.begin(), drawing_ends.end());
+  end_rows.insert(end_rows.end(), drawing_rows.begin(), drawing_rows.end());
+  drawing = std::move(drawing_ends);
+  drawing.insert(drawing.end(), from_hidden.begin(), from_hidden.end());
+  for (const SequenceStep* step : drawing) samples.push_back(*step->sample);
 }
 
-Model::Model(const ModelConfig& config, const ModelWeights& weights, const CachePools& pools)
+bool Model::Rows::all_decode() const {
+  return count() > 0 && sequences.size() == token_ids.size() &&
+         drawing.size() == sequences.size() && from_hidden.empty();
+}
+
+Model::Model(const ModelConfig& config, const ModelWeights& weights, Backend& backend)
     : config_(config),
       weights_(weights),
-      pools_(pools),
+      backend_(backend),
       rope_(MakeRopeTables(config.rope, config.head_dim, config.max_position_embeddings)),
       qkv_shape_{config.num_heads, config.num_kv_heads, config.head_dim},
       ttt_index_(static_cast<size_t>(config.num_layers), -1) {
@@ -61,21 +80,21 @@ Model::Model(const ModelConfig& config, const ModelWeights& weights, const Cache
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Create(const ModelConfig& config,
-                                                     const ModelWeights& weights,
-                                                     const CachePools& pools, Backend& backend,
+                                                     const ModelWeights& weights, Backend& backend,
                                                      int64_t max_step_tokens) {
-  std::unique_ptr<Model> model(new Model(config, weights, pools));
+  std::unique_ptr<Model> model(new Model(config, weights, backend));
   MNEME_ASSIGN_OR_RETURN(model->stream_, backend.CreateStream());
-  MNEME_RETURN_IF_ERROR(model->AllocateScratch(backend, max_step_tokens));
+  MNEME_RETURN_IF_ERROR(model->AllocateScratch(max_step_tokens));
   return model;
 }
 
-absl::Status Model::AllocateScratch(Backend& backend, int64_t max_step_tokens) {
-  const DType activation = backend.activation_dtype();
+absl::Status Model::AllocateScratch(int64_t max_step_tokens) {
+  const DType activation = backend_.activation_dtype();
   const int64_t n = max_step_tokens, d = config_.hidden_size, f = config_.intermediate_size;
   const int64_t q_cols = config_.num_heads * config_.head_dim;
   const int64_t qkv_cols = q_cols + 2 * config_.num_kv_heads * config_.head_dim;
   const bool needs_embed = config_.ttt && config_.ttt->target == TttTarget::kInputEmbed;
+  constexpr int64_t kSampledFloats = sizeof(SampledRow) / sizeof(float);
   const auto carve = [&](void* base) {
     Carver carver(base);
     s_.x = carver.Take(n, d, activation);
@@ -89,129 +108,168 @@ absl::Status Model::AllocateScratch(Backend& backend, int64_t max_step_tokens) {
     s_.ends = carver.Take(std::max(n, kLogitRows), d, activation);
     s_.logits = carver.Take(kLogitRows, config_.vocab_size, DType::kF32);
     s_.probs = carver.Take(1, kLogitRows, DType::kF32);
+    s_.sampled = carver.Take(kLogitRows, kSampledFloats, DType::kF32);
     return carver.used_bytes();
   };
-  MNEME_ASSIGN_OR_RETURN(s_.memory, backend.Allocate(carve(nullptr)));
+  MNEME_ASSIGN_OR_RETURN(s_.memory, backend_.Allocate(carve(nullptr)));
   carve(s_.memory.data());
+  hidden_.resize(static_cast<size_t>(n * hidden_bytes()));
+  sampled_.resize(static_cast<size_t>(kLogitRows));
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelStepStats> Model::Run(absl::Span<SequenceStep> sequences) {
+absl::StatusOr<ModelStepStats> Model::Run(const CachePools& pools,
+                                          absl::Span<SequenceStep> sequences) {
   kept_.clear();
-  const Rows rows(sequences);
+  Rows rows(sequences);
+  MNEME_CHECK(rows.count() <= s_.x.rows && static_cast<int64_t>(rows.samples.size()) <= kLogitRows);
   std::optional<FastWeightStep> fast_weights;
-  if (config_.ttt) fast_weights.emplace(config_, sequences);
-  if (rows.count() > 0) {
-    stream_->BeginStep(rows.batch());
-    RunLayers(rows, fast_weights ? &*fast_weights : nullptr);
+  if (config_.ttt) fast_weights.emplace(config_, pools, sequences);
+  FastWeightStep* const ttt = fast_weights ? &*fast_weights : nullptr;
+  const int64_t repeated_rows = RepeatedRows(rows, ttt);
+  const Pass pass = {pools, std::max(repeated_rows, rows.count()), ttt, repeated_rows > 0};
+  RowBatch batch = {.token_ids = rows.token_ids, .sequences = rows.sequences};
+  batch.padded_rows = pass.n;
+  if (ttt != nullptr) batch.waves = ttt->waves();
+  batch.samples = rows.samples;
+  stream_->BeginStep(batch);
+  if (repeated_rows > 0) {
+    RunRepeated(pass);
+  } else {
+    RunOnce(pass, rows);
   }
-  RunEnds(sequences);
+  FetchEnds(rows);
   int64_t first_row = 0;
   for (SequenceStep& sequence : sequences) {
     RunLogProbs(sequence, first_row);
     first_row += sequence.row_count();
   }
   MNEME_RETURN_IF_ERROR(stream_->Synchronize());
+  TakeEnds(rows);
   ModelStepStats stats = {.rows = rows.count()};
-  if (fast_weights) {
-    stats.chunks_closed = fast_weights->chunks_closed();
-    stats.updates = fast_weights->counts();
-    stats.update_time = fast_weights->update_time();
+  if (ttt != nullptr) {
+    stats.chunks_closed = ttt->chunks_closed();
+    stats.updates = ttt->counts();
   }
   return stats;
 }
 
-void Model::RunLayers(const Rows& rows, FastWeightStep* fast_weights) {
-  const int64_t n = rows.count();
+int64_t Model::RepeatedRows(const Rows& rows, const FastWeightStep* fast_weights) const {
+  if (!rows.all_decode() || rows.wants_logprobs) return 0;
+  if (fast_weights != nullptr && !fast_weights->updates_can_wait()) return 0;
+  const int64_t padded = backend_.RepeatableRows(rows.count());
+  return padded <= std::min(s_.x.rows, kLogitRows) ? padded : 0;
+}
+
+void Model::RunRepeated(const Pass& pass) {
+  // The model's shape, its weights and its scratch memory never change: the number of rows alone
+  // tells such steps apart.
+  stream_->Repeat(static_cast<uint64_t>(pass.n), [&] {
+    RunLayers(pass);
+    const Matrix ends = s_.ends.Rows(0, pass.n);
+    FinalNorm(s_.x.Rows(0, pass.n), ends);
+    Draw(ends);
+  });
+  RunUpdates(pass);
+}
+
+void Model::RunOnce(const Pass& pass, Rows& rows) {
+  if (pass.n > 0) RunLayers(pass);
+  const auto count = static_cast<int64_t>(rows.ends.size());
+  if (count > 0) {
+    const Matrix ends = s_.ends.Rows(0, count);
+    stream_->GatherRows(s_.x, rows.end_rows, ends);
+    FinalNorm(ends, ends);
+  }
+  for (size_t i = 0; i < rows.from_hidden.size(); ++i) {
+    stream_->CopyFromHost(s_.ends.Rows(count + static_cast<int64_t>(i), 1).data,
+                          rows.from_hidden[i]->last_hidden.data(), hidden_bytes());
+  }
+  const auto draws = static_cast<int64_t>(rows.drawing.size());
+  const auto from_rows = draws - static_cast<int64_t>(rows.from_hidden.size());
+  if (draws > 0) Draw(s_.ends.Rows(count - from_rows, draws));
+}
+
+void Model::RunLayers(const Pass& pass) {
+  const int64_t n = pass.n;
   stream_->Embed(weights_.embedding, s_.x.Rows(0, n));
   if (s_.embed.rows > 0) stream_->CopyRows(s_.x.Rows(0, n), s_.embed.Rows(0, n));
   stream_->ComputeRope({rope_.inverse_frequencies, rope_.attention_factor}, s_.rope.Rows(0, n));
   for (int layer = 0; layer < config_.num_layers; ++layer) {
-    RunAttention(layer, n);
-    RunMlp(layer, n, fast_weights);
+    RunAttention(pass, layer);
+    RunMlp(pass, layer);
   }
 }
 
-void Model::RunAttention(int layer, int64_t n) {
+void Model::RunAttention(const Pass& pass, int layer) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  const Matrix x = s_.x.Rows(0, n), h = s_.h.Rows(0, n);
-  const Matrix qkv = s_.qkv.Rows(0, n), attn = s_.attn.Rows(0, n);
-  const KvLayer kv = pools_.LayerKv(layer);
+  const Matrix x = s_.x.Rows(0, pass.n), h = s_.h.Rows(0, pass.n);
+  const Matrix qkv = s_.qkv.Rows(0, pass.n), attn = s_.attn.Rows(0, pass.n);
+  const KvLayer kv = pass.pools.LayerKv(layer);
   const QkNorm norm = {w.q_norm.data(), w.k_norm.data(), config_.rms_norm_eps};
   stream_->RmsNorm(x, w.input_norm.data(), config_.rms_norm_eps, h);
   stream_->Linear(h, *w.qkv, w.qkv_bias.data(), /*accumulate=*/false, qkv);
-  stream_->RotateAndStore(qkv, qkv_shape_, norm, s_.rope.Rows(0, n), kv);
+  stream_->RotateAndStore(qkv, qkv_shape_, norm, s_.rope.Rows(0, pass.n), kv);
   stream_->Attention(qkv, qkv_shape_, kv, config_.windows[static_cast<size_t>(layer)],
                      AttentionScale(config_), attn);
   stream_->Linear(attn, *w.o, w.o_bias.data(), /*accumulate=*/true, x);
 }
 
-void Model::RunMlp(int layer, int64_t n, FastWeightStep* fast_weights) {
+void Model::RunMlp(const Pass& pass, int layer) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-  const Matrix x = s_.x.Rows(0, n), h = s_.h.Rows(0, n);
-  const Matrix gate_up = s_.gate_up.Rows(0, n), z = s_.z.Rows(0, n);
+  const Matrix x = s_.x.Rows(0, pass.n), h = s_.h.Rows(0, pass.n);
+  const Matrix gate_up = s_.gate_up.Rows(0, pass.n), z = s_.z.Rows(0, pass.n);
   stream_->RmsNorm(x, w.post_norm.data(), config_.rms_norm_eps, h);
   stream_->Linear(h, *w.gate_up, /*bias=*/nullptr, /*accumulate=*/false, gate_up);
   stream_->SwiGlu(gate_up, z);
   const int ttt = ttt_index_[static_cast<size_t>(layer)];
   if (ttt < 0) {
     stream_->Linear(z, *w.down, /*bias=*/nullptr, /*accumulate=*/true, x);
-    return;
+  } else if (pass.updates_wait) {
+    pass.fast_weights->Apply(*stream_, w, ttt, /*wave=*/0, Target(pass.n), z, x);
+  } else {
+    pass.fast_weights->RunLayer(*stream_, w, ttt, Target(pass.n), z, x);
   }
-  const Matrix target = s_.embed.rows > 0 ? s_.embed.Rows(0, n) : h;
-  fast_weights->RunLayer(*stream_, w, ttt, target, z, x);
 }
 
-void Model::RunEnds(absl::Span<SequenceStep> sequences) {
-  // Rows of the step that nobody samples from come first, so that the logits are of one range.
-  std::vector<SequenceStep*> with_tokens, wanting, from_hidden;
-  std::vector<int32_t> rows, wanted_rows;
-  int64_t row = 0;
-  for (SequenceStep& sequence : sequences) {
-    row += sequence.row_count();
-    if (sequence.tokens.empty()) {
-      if (sequence.want_logits) from_hidden.push_back(&sequence);
-      continue;
-    }
-    (sequence.want_logits ? wanting : with_tokens).push_back(&sequence);
-    (sequence.want_logits ? wanted_rows : rows).push_back(static_cast<int32_t>(row - 1));
+void Model::RunUpdates(const Pass& pass) {
+  if (pass.fast_weights == nullptr) return;
+  for (int layer = 0; layer < config_.num_layers; ++layer) {
+    const int ttt = ttt_index_[static_cast<size_t>(layer)];
+    if (ttt < 0) continue;
+    pass.fast_weights->Update(*stream_, weights_.layers[static_cast<size_t>(layer)], ttt,
+                              /*wave=*/0, Target(pass.n), s_.z.Rows(0, pass.n));
   }
-  const auto first_wanted = static_cast<int64_t>(rows.size());
-  rows.insert(rows.end(), wanted_rows.begin(), wanted_rows.end());
-  with_tokens.insert(with_tokens.end(), wanting.begin(), wanting.end());
-  const Matrix ends = s_.ends.Rows(0, static_cast<int64_t>(rows.size()));
-  if (!rows.empty()) {
-    stream_->GatherRows(s_.x, Keep(std::move(rows)), ends);
-    stream_->RmsNorm(ends, weights_.final_norm.data(), config_.rms_norm_eps, ends);
-  }
-  const int64_t row_bytes = config_.hidden_size * static_cast<int64_t>(sizeof(float));
-  for (size_t i = 0; i < with_tokens.size(); ++i) {
-    with_tokens[i]->hidden.resize(static_cast<size_t>(config_.hidden_size));
-    stream_->CopyToHost(with_tokens[i]->hidden.data(), ends.Rows(static_cast<int64_t>(i), 1).data,
-                        row_bytes);
-  }
-  for (size_t i = 0; i < from_hidden.size(); ++i) {
-    stream_->CopyFromHost(s_.ends.Rows(ends.rows + static_cast<int64_t>(i), 1).data,
-                          from_hidden[i]->last_hidden.data(), row_bytes);
-  }
-  wanting.insert(wanting.end(), from_hidden.begin(), from_hidden.end());
-  RunLogits(wanting, first_wanted);
 }
 
-void Model::RunLogits(absl::Span<SequenceStep* const> wanting, int64_t first_end) {
-  for (size_t begin = 0; begin < wanting.size(); begin += kLogitRows) {
-    const auto slice = wanting.subspan(begin, kLogitRows);
-    const auto rows = static_cast<int64_t>(slice.size());
-    const Matrix logits = s_.logits.Rows(0, rows);
-    stream_->Linear(s_.ends.Rows(first_end + static_cast<int64_t>(begin), rows), *weights_.lm_head,
-                    /*bias=*/nullptr, /*accumulate=*/false, logits);
-    for (int64_t i = 0; i < rows; ++i) {
-      std::vector<float>& out = slice[static_cast<size_t>(i)]->logits;
-      out.resize(static_cast<size_t>(config_.vocab_size));
-      stream_->CopyToHost(out.data(), logits.Rows(i, 1).data,
-                          config_.vocab_size * static_cast<int64_t>(sizeof(float)));
-    }
+void Model::FinalNorm(Matrix x, Matrix ends) {
+  stream_->RmsNorm(x, weights_.final_norm.data(), config_.rms_norm_eps, ends);
+}
+
+void Model::Draw(Matrix ends) {
+  const Matrix logits = s_.logits.Rows(0, ends.rows);
+  stream_->Linear(ends, *weights_.lm_head, /*bias=*/nullptr, /*accumulate=*/false, logits);
+  stream_->Sample(logits, s_.sampled.data);
+}
+
+void Model::FetchEnds(const Rows& rows) {
+  if (!rows.ends.empty()) {
+    stream_->CopyToHost(hidden_.data(), s_.ends.data,
+                        static_cast<int64_t>(rows.ends.size()) * hidden_bytes());
   }
+  if (!rows.drawing.empty()) {
+    stream_->CopyToHost(sampled_.data(), s_.sampled.data,
+                        static_cast<int64_t>(rows.drawing.size() * sizeof(SampledRow)));
+  }
+}
+
+void Model::TakeEnds(const Rows& rows) const {
+  auto hidden = hidden_.begin();
+  for (SequenceStep* step : rows.ends) {
+    step->hidden.assign(hidden, hidden + hidden_bytes());
+    hidden += hidden_bytes();
+  }
+  for (size_t i = 0; i < rows.drawing.size(); ++i) rows.drawing[i]->sampled = sampled_[i];
 }
 
 void Model::RunLogProbs(SequenceStep& sequence, int64_t first_row) {
@@ -237,10 +295,9 @@ void Model::RunLogProbSlice(SequenceStep& sequence, int64_t first_row, int64_t f
   }
   const Matrix ends = s_.ends.Rows(0, to - from);
   stream_->GatherRows(s_.x, Keep(std::move(rows)), ends);
-  stream_->RmsNorm(ends, weights_.final_norm.data(), config_.rms_norm_eps, ends);
+  FinalNorm(ends, ends);
   if (first_is_past) {
-    stream_->CopyFromHost(ends.data, sequence.last_hidden.data(),
-                          config_.hidden_size * static_cast<int64_t>(sizeof(float)));
+    stream_->CopyFromHost(ends.data, sequence.last_hidden.data(), hidden_bytes());
   }
   const Matrix logits = s_.logits.Rows(0, to - from);
   stream_->Linear(ends, *weights_.lm_head, /*bias=*/nullptr, /*accumulate=*/false, logits);

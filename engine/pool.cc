@@ -1,7 +1,7 @@
 #include "engine/pool.h"
 
 #include <algorithm>
-#include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -9,29 +9,56 @@
 
 namespace mneme {
 
-bool MemoryBudget::Reserve(int64_t bytes) {
-  MNEME_CHECK(bytes >= 0);
+MemoryBudget::MemoryBudget(std::vector<PoolShape> pools, int64_t limit_bytes)
+    : pools_(std::move(pools)), limit_bytes_(limit_bytes), reserved_(pools_.size(), 0) {}
+
+bool MemoryBudget::Reserve(const BlockCounts& blocks) {
+  for (size_t i = 0; i < pools_.size(); ++i) {
+    MNEME_CHECK(blocks[i] >= 0);
+    if (blocks[i] > pools_[i].capacity - reserved_[i]) return false;
+  }
+  const int64_t bytes = BytesOf(blocks);
   if (bytes > limit_bytes_ - reserved_bytes_) return false;
+  for (size_t i = 0; i < pools_.size(); ++i) reserved_[i] += blocks[i];
   reserved_bytes_ += bytes;
   return true;
 }
 
-void MemoryBudget::Release(int64_t bytes) {
-  MNEME_CHECK(bytes >= 0 && bytes <= reserved_bytes_);
-  reserved_bytes_ -= bytes;
+void MemoryBudget::Release(const BlockCounts& blocks) {
+  for (size_t i = 0; i < pools_.size(); ++i) {
+    MNEME_CHECK(blocks[i] >= 0 && blocks[i] <= reserved_[i]);
+    reserved_[i] -= blocks[i];
+  }
+  reserved_bytes_ -= BytesOf(blocks);
 }
 
-absl::StatusOr<BlockPool> BlockPool::Create(Backend& backend, int64_t block_bytes,
-                                            int64_t limit_bytes) {
-  const int64_t capacity =
-      std::min<int64_t>(limit_bytes / block_bytes, std::numeric_limits<int32_t>::max());
-  if (capacity == 0) {
-    return absl::ResourceExhaustedError(absl::StrCat("one block of session memory takes ",
-                                                     block_bytes, " bytes, but only ", limit_bytes,
-                                                     " are allowed; raise --cache_bytes"));
+absl::Status MemoryBudget::CheckFits(const BlockCounts& blocks) const {
+  const int64_t bytes = BytesOf(blocks);
+  if (bytes > limit_bytes_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the request needs ", bytes, " bytes of session memory, but there are only ",
+                     limit_bytes_, "; ask for fewer tokens or raise --cache_bytes"));
   }
-  MNEME_ASSIGN_OR_RETURN(DeviceBuffer memory, backend.Allocate(capacity * block_bytes));
-  return BlockPool(std::move(memory), block_bytes, capacity);
+  for (size_t i = 0; i < pools_.size(); ++i) {
+    const PoolShape& pool = pools_[i];
+    if (blocks[i] <= pool.capacity) continue;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the request needs ", blocks[i] * pool.block_bytes, " bytes of session memory for ",
+        pool.name, ", but its share is only ", pool.capacity * pool.block_bytes,
+        "; raise --cache_bytes, or change --session_tokens, by which the memory is shared out"));
+  }
+  return absl::OkStatus();
+}
+
+int64_t MemoryBudget::BytesOf(const BlockCounts& blocks) const {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < pools_.size(); ++i) bytes += blocks[i] * pools_[i].block_bytes;
+  return bytes;
+}
+
+absl::StatusOr<BlockPool> BlockPool::Create(Backend& backend, const PoolShape& shape) {
+  MNEME_ASSIGN_OR_RETURN(DeviceBuffer memory, backend.Allocate(shape.capacity * shape.block_bytes));
+  return BlockPool(std::move(memory), shape);
 }
 
 int32_t BlockPool::Take() {

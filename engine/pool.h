@@ -4,38 +4,56 @@
 // Device memory in blocks of one size, and the budget that all pools share.
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
 
 namespace mneme {
 
-// Bytes that may be promised to sessions. One thread.
+// How many blocks of each of an engine's pools, in the pools' order.
+using BlockCounts = std::vector<int64_t>;
+
+// What a pool consists of.
+struct PoolShape {
+  std::string name;  // of what the blocks hold, for messages
+  int64_t block_bytes = 0;
+  int64_t capacity = 0;  // blocks
+};
+
+// Blocks that may be promised to sessions: of each pool as many as it has, of all pools together
+// as many as the limit allows. One thread.
 class MemoryBudget {
  public:
-  explicit MemoryBudget(int64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+  MemoryBudget(std::vector<PoolShape> pools, int64_t limit_bytes);
 
-  // False, and nothing reserved, if the limit would be passed.
-  bool Reserve(int64_t bytes);
-  void Release(int64_t bytes);
+  // False, and nothing reserved, if a pool's end or the limit would be passed.
+  bool Reserve(const BlockCounts& blocks);
+  void Release(const BlockCounts& blocks);
+  // RESOURCE_EXHAUSTED, with the pool and what to do, if `blocks` could not be reserved even if
+  // nothing else were.
+  absl::Status CheckFits(const BlockCounts& blocks) const;
 
+  int64_t BytesOf(const BlockCounts& blocks) const;
+  const std::vector<PoolShape>& pools() const { return pools_; }
   int64_t limit_bytes() const { return limit_bytes_; }
   int64_t reserved_bytes() const { return reserved_bytes_; }
 
  private:
+  const std::vector<PoolShape> pools_;
   const int64_t limit_bytes_;
+  BlockCounts reserved_;
   int64_t reserved_bytes_ = 0;
 };
 
 // Equal blocks of one contiguous allocation, so that a block's number is its address. Who takes a
-// block has reserved its bytes in the budget before. One thread.
+// block has reserved it in the budget before. One thread.
 class BlockPool {
  public:
-  // A pool whose blocks can fill `limit_bytes` on their own. RESOURCE_EXHAUSTED if the device has
-  // not that much, or a block does not fit.
-  static absl::StatusOr<BlockPool> Create(Backend& backend, int64_t block_bytes,
-                                          int64_t limit_bytes);
+  // RESOURCE_EXHAUSTED if the device has not that much.
+  static absl::StatusOr<BlockPool> Create(Backend& backend, const PoolShape& shape);
 
   // A block of unspecified content.
   int32_t Take();
@@ -48,8 +66,8 @@ class BlockPool {
   int64_t held_blocks() const { return next_fresh_ - static_cast<int64_t>(free_.size()); }
 
  private:
-  BlockPool(DeviceBuffer memory, int64_t block_bytes, int64_t capacity)
-      : memory_(std::move(memory)), block_bytes_(block_bytes), capacity_(capacity) {}
+  BlockPool(DeviceBuffer memory, const PoolShape& shape)
+      : memory_(std::move(memory)), block_bytes_(shape.block_bytes), capacity_(shape.capacity) {}
 
   DeviceBuffer memory_;
   int64_t block_bytes_;

@@ -13,7 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "engine/sampling_params.h"
+#include "kernels/sampling.h"
 
 namespace mneme {
 

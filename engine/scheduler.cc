@@ -7,11 +7,9 @@
 namespace mneme {
 namespace {
 
-// Rows that decoding leaves to prefill, if any waits.
-int64_t PrefillShare(absl::Span<const Candidate> candidates, int64_t max_step_tokens) {
-  const bool prefill_waits = std::any_of(candidates.begin(), candidates.end(),
-                                         [](const Candidate& c) { return !c.decoding; });
-  return prefill_waits ? max_step_tokens / 4 : 0;
+bool PrefillWaits(absl::Span<const Candidate> candidates) {
+  return std::any_of(candidates.begin(), candidates.end(),
+                     [](const Candidate& c) { return !c.decoding; });
 }
 
 }  // namespace
@@ -26,21 +24,24 @@ std::vector<PlannedRows> PlanStep(absl::Span<const Candidate> candidates, int64_
 
   std::vector<PlannedRows> plan;
   std::vector<bool> planned(candidates.size(), false);
-  int64_t left = max_step_tokens;
-  // Plans candidates of one kind until only `keep` rows are left.
-  const auto take = [&](bool decoding, int64_t keep) {
+  int64_t left = max_step_tokens, places = kMaxStepSequences;
+  // Plans candidates of one kind until only so many rows or places are left.
+  const auto take = [&](bool decoding, int64_t keep, int64_t keep_places) {
     for (size_t i : order) {
-      if (left <= keep) return;
+      if (left <= keep || places <= keep_places) return;
       if (candidates[i].decoding != decoding || planned[i]) continue;
       const int64_t rows = std::min(candidates[i].rows_wanted, left - keep);
       plan.push_back({i, rows});
       planned[i] = true;
       left -= std::max<int64_t>(rows, 1);
+      --places;
     }
   };
-  take(/*decoding=*/true, PrefillShare(candidates, max_step_tokens));
-  take(/*decoding=*/false, 0);
-  take(/*decoding=*/true, 0);
+  const bool prefill_waits = PrefillWaits(candidates);
+  take(/*decoding=*/true, prefill_waits ? max_step_tokens / 4 : 0,
+       prefill_waits ? kMaxStepSequences / 4 : 0);
+  take(/*decoding=*/false, 0, 0);
+  take(/*decoding=*/true, 0, 0);
   return plan;
 }
 

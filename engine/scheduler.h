@@ -19,13 +19,17 @@ struct Candidate {
   uint64_t arrival = 0;     // order of arrival
 };
 
+// Requests that take part in one step, at most.
+inline constexpr int64_t kMaxStepSequences = 256;
+
 struct PlannedRows {
   size_t candidate = 0;  // index
   int64_t rows = 0;
 };
 
 // Decoding rows come first, so that no ingestion stalls a running stream, but leave a quarter of
-// `max_step_tokens` to prefill pieces if any waits; these get what is left. Within each, who has
+// `max_step_tokens`, and of kMaxStepSequences, to prefill pieces if any waits; these get what is
+// left. Within each, who has
 // waited longest since its last step comes first, then who arrived first: with four rows or more
 // nobody starves. A candidate that wants no rows counts as
 // one. No candidate is planned twice; a prefill piece may be cut to fit.

@@ -50,7 +50,7 @@ void Session::Log(absl::Span<const int32_t> tokens) {
   log_.insert(log_.end(), tokens.begin(), tokens.end());
 }
 
-void Session::SetComputed(int64_t computed, std::vector<float> hidden) {
+void Session::SetComputed(int64_t computed, HiddenRow hidden) {
   MNEME_CHECK(computed <= position());
   computed_ = computed;
   last_hidden_ = std::move(hidden);

@@ -31,6 +31,9 @@ class ControlLog {
   std::vector<std::pair<int64_t, LearningControls>> entries_;  // positions ascending
 };
 
+// The final hidden row [d] of a token, as the backend's activations are: bytes of their dtype.
+using HiddenRow = std::vector<char>;
+
 // Engine thread only.
 class Session {
  public:
@@ -58,10 +61,10 @@ class Session {
     return absl::MakeSpan(log_).subspan(static_cast<size_t>(computed_));
   }
   SessionCache& cache() { return cache_; }
-  // The final hidden row [d] of the last computed token; empty before the first.
-  absl::Span<const float> last_hidden() const { return last_hidden_; }
+  // Of the last computed token; empty before the first.
+  const HiddenRow& last_hidden() const { return last_hidden_; }
   // The cache has been advanced to `computed` and its last row is `hidden`.
-  void SetComputed(int64_t computed, std::vector<float> hidden);
+  void SetComputed(int64_t computed, HiddenRow hidden);
 
   const ControlLog& controls() const { return controls_; }
   void Update(const SessionUpdate& update);
@@ -87,7 +90,7 @@ class Session {
 
   int64_t computed_ = 0;
   SessionCache cache_;
-  std::vector<float> last_hidden_;
+  HiddenRow last_hidden_;
 
   std::map<std::string, std::string> labels_;
   std::optional<absl::Duration> ttl_;

@@ -1,7 +1,10 @@
 #include "engine/session_cache.h"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 
@@ -10,19 +13,34 @@ namespace {
 
 int64_t PagesFor(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
+// Tokens whose pages are held at most while a group with `window` computes positions from
+// `computed` up to `end`, the first of its pages being that of `first_position`.
+int64_t PeakTokens(int64_t window, int64_t first_position, int64_t computed, int64_t end,
+                   int64_t max_step_tokens) {
+  const int64_t tokens = end - first_position;
+  if (window == 0) return tokens;
+  // A step holds the window before it, its own rows, and what is left of two pages.
+  return std::min(tokens, window + std::min(max_step_tokens, end - computed) + 2 * kPageTokens);
+}
+
+// The share of `limit_bytes` that a pool gets of which a session of `session_bytes` takes `blocks`.
+int64_t SharedBlocks(int64_t limit_bytes, int64_t session_bytes, int64_t blocks) {
+  return limit_bytes / session_bytes * blocks +
+         limit_bytes % session_bytes * blocks / session_bytes;
+}
+
 }  // namespace
 
-CachePools::CachePools(const ModelConfig& config, const Backend& backend, int64_t limit_bytes)
+CachePools::CachePools(const ModelConfig& config, const Backend& backend)
     : kv_heads_(config.num_kv_heads),
       head_dim_(config.head_dim),
       hidden_size_(config.hidden_size),
       intermediate_size_(config.intermediate_size),
       num_ttt_layers_(config.ttt ? static_cast<int64_t>(config.ttt->layers.size()) : 0),
       chunk_(config.ttt ? config.ttt->chunk : 0),
+      context_(config.MaxSessionTokens()),
       kv_dtype_(backend.kv_dtype()),
-      delta_dtype_(backend.delta_dtype()),
-      activation_dtype_(backend.activation_dtype()),
-      budget_(limit_bytes) {
+      activation_dtype_(backend.activation_dtype()) {
   for (int layer = 0; layer < config.num_layers; ++layer) {
     const int64_t window = config.windows[static_cast<size_t>(layer)];
     auto group = std::find_if(groups_.begin(), groups_.end(),
@@ -36,36 +54,81 @@ CachePools::CachePools(const ModelConfig& config, const Backend& backend, int64_
 
 absl::StatusOr<std::unique_ptr<CachePools>> CachePools::Create(const ModelConfig& config,
                                                                Backend& backend,
-                                                               int64_t limit_bytes) {
-  std::unique_ptr<CachePools> pools(new CachePools(config, backend, limit_bytes));
-  MNEME_RETURN_IF_ERROR(pools->CreatePools(backend));
+                                                               const CacheOptions& options) {
+  std::unique_ptr<CachePools> pools(new CachePools(config, backend));
+  MNEME_RETURN_IF_ERROR(pools->CreatePools(backend, options));
   return pools;
 }
 
-absl::Status CachePools::CreatePools(Backend& backend) {
-  const auto add = [&](std::vector<BlockPool>& pools, int64_t block_bytes) -> absl::Status {
-    MNEME_ASSIGN_OR_RETURN(BlockPool pool,
-                           BlockPool::Create(backend, block_bytes, budget_.limit_bytes()));
-    pools.push_back(std::move(pool));
-    return absl::OkStatus();
-  };
+int64_t CachePools::SessionBytes(const ModelConfig& config, const Backend& backend, int64_t tokens,
+                                 int64_t max_step_tokens) {
+  const CachePools pools(config, backend);
+  return MemoryBudget(pools.Shapes(backend), 0)
+      .BytesOf(pools.SessionBlocks(tokens, max_step_tokens));
+}
+
+std::vector<PoolShape> CachePools::Shapes(const Backend& backend) const {
+  std::vector<PoolShape> shapes;
   for (const KvGroup& group : groups_) {
-    MNEME_RETURN_IF_ERROR(
-        add(kv_pools_, static_cast<int64_t>(group.layers.size()) * LayerPageBytes()));
+    shapes.push_back({group.window == 0
+                          ? std::string("keys and values")
+                          : absl::StrCat("keys and values with a window of ", group.window),
+                      static_cast<int64_t>(group.layers.size()) * LayerPageBytes()});
   }
-  if (num_ttt_layers_ == 0) return absl::OkStatus();
-  MNEME_RETURN_IF_ERROR(add(delta_pool_, hidden_size_ * intermediate_size_ * SizeOf(delta_dtype_)));
-  return add(chunk_pool_, num_ttt_layers_ * chunk_ * (hidden_size_ + intermediate_size_) *
-                              SizeOf(activation_dtype_));
+  if (num_ttt_layers_ == 0) return shapes;
+  shapes.push_back({"fast weights", backend.DeltaBytes(hidden_size_, intermediate_size_)});
+  shapes.push_back({"open chunks", ChunkTargetOffset(num_ttt_layers_)});
+  return shapes;
+}
+
+BlockCounts CachePools::SessionBlocks(int64_t tokens, int64_t max_step_tokens) const {
+  const int64_t end = std::min(tokens, context_);
+  BlockCounts blocks;
+  for (const KvGroup& group : groups_) {
+    blocks.push_back(PagesFor(PeakTokens(group.window, 0, 0, end, max_step_tokens)));
+  }
+  if (num_ttt_layers_ > 0) blocks.insert(blocks.end(), {num_ttt_layers_, 1});
+  return blocks;
+}
+
+absl::Status CachePools::CreatePools(Backend& backend, const CacheOptions& options) {
+  std::vector<PoolShape> shapes = Shapes(backend);
+  const BlockCounts session = SessionBlocks(options.session_tokens, options.max_step_tokens);
+  const int64_t session_bytes = MemoryBudget(shapes, 0).BytesOf(session);
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    PoolShape& shape = shapes[i];
+    const int64_t blocks = backend.commits_on_touch()
+                               ? options.limit_bytes / shape.block_bytes
+                               : SharedBlocks(options.limit_bytes, session_bytes, session[i]);
+    shape.capacity = std::min<int64_t>(blocks, std::numeric_limits<int32_t>::max());
+    if (shape.capacity == 0) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("one block of session memory for ", shape.name, " takes ", shape.block_bytes,
+                       " bytes, but its share of ", options.limit_bytes,
+                       " has no room for it; raise --cache_bytes"));
+    }
+    MNEME_ASSIGN_OR_RETURN(BlockPool pool, BlockPool::Create(backend, shape));
+    pools_.push_back(std::move(pool));
+  }
+  budget_.emplace(std::move(shapes), options.limit_bytes);
+  return absl::OkStatus();
 }
 
 int64_t CachePools::LayerPageBytes() const {
   return 2 * kPageTokens * kv_heads_ * head_dim_ * SizeOf(kv_dtype_);
 }
 
+int64_t CachePools::ChunkTargetOffset(int64_t layer) const {
+  return layer * chunk_ * (hidden_size_ + intermediate_size_) * SizeOf(activation_dtype_);
+}
+
+int64_t CachePools::ChunkZOffset(int64_t layer) const {
+  return ChunkTargetOffset(layer) + chunk_ * hidden_size_ * SizeOf(activation_dtype_);
+}
+
 KvLayer CachePools::LayerKv(int layer) const {
   const int group = group_of_layer_[static_cast<size_t>(layer)];
-  const BlockPool& pool = kv_pools_[static_cast<size_t>(group)];
+  const BlockPool& pool = pools_[static_cast<size_t>(group)];
   const int64_t offset = index_in_group_[static_cast<size_t>(layer)] * LayerPageBytes();
   return {.data = static_cast<char*>(pool.Address(0)) + offset,
           .dtype = kv_dtype_,
@@ -78,73 +141,71 @@ KvLayer CachePools::LayerKv(int layer) const {
 
 int64_t CachePools::held_bytes() const {
   int64_t bytes = 0;
-  for (const auto* pools : {&kv_pools_, &delta_pool_, &chunk_pool_}) {
-    for (const BlockPool& pool : *pools) bytes += pool.held_blocks() * pool.block_bytes();
-  }
+  for (const BlockPool& pool : pools_) bytes += pool.held_blocks() * pool.block_bytes();
   return bytes;
 }
 
 SessionCache::SessionCache(CachePools& pools)
-    : pools_(pools), pages_(pools.groups().size()), tables_(pools.groups().size()) {}
+    : pools_(pools),
+      reserved_(pools.pools_.size(), 0),
+      held_(pools.pools_.size(), 0),
+      pages_(pools.groups().size()),
+      tables_(pools.groups().size()) {}
 
 SessionCache::~SessionCache() {
   TruncatePages(0);
-  for (const Delta& delta : deltas_) Give(pools_.delta_pool_[0], delta.block);
+  for (const int32_t block : delta_blocks_) Give(pools_.delta_pool(), block);
   if (has_chunk_rows()) GiveChunkRows();
-  MNEME_CHECK(held_bytes_ == 0);
-  pools_.budget_.Release(reserved_bytes_);
+  MNEME_CHECK(held_bytes() == 0);
+  pools_.budget().Release(reserved_);
 }
 
-int64_t SessionCache::PeakBytes(int64_t computed, int64_t logged_end, int64_t provisional_end,
-                                int64_t max_step_tokens) const {
-  int64_t bytes = 0;
+BlockCounts SessionCache::PeakBlocks(int64_t computed, int64_t logged_end, int64_t provisional_end,
+                                     int64_t max_step_tokens) const {
+  BlockCounts blocks;
   for (size_t g = 0; g < pages_.size(); ++g) {
-    const int64_t window = pools_.groups_[g].window;
-    int64_t tokens = logged_end - pages_[g].first_position;
-    if (window > 0) {
-      // A step holds the window before it, its own rows, and what is left of two pages.
-      const int64_t step = std::min(max_step_tokens, logged_end - computed);
-      tokens = std::min(tokens, window + step + 2 * kPageTokens);
-    }
-    tokens += provisional_end - logged_end;
-    bytes += PagesFor(tokens) * pools_.kv_pools_[g].block_bytes();
+    const int64_t tokens = PeakTokens(pools_.groups_[g].window, pages_[g].first_position, computed,
+                                      logged_end, max_step_tokens);
+    blocks.push_back(PagesFor(tokens + provisional_end - logged_end));
   }
-  if (pools_.num_ttt_layers_ == 0) return bytes;
-  if (has_deltas() || logged_end / pools_.chunk_ > computed / pools_.chunk_) {
-    bytes += pools_.num_ttt_layers_ * pools_.delta_pool_[0].block_bytes();
-  }
-  if (has_chunk_rows() || logged_end > computed) bytes += pools_.chunk_pool_[0].block_bytes();
-  return bytes;
+  if (pools_.num_ttt_layers_ == 0) return blocks;
+  const bool learns = has_deltas() || logged_end / pools_.chunk_ > computed / pools_.chunk_;
+  blocks.push_back(learns ? pools_.num_ttt_layers_ : 0);
+  blocks.push_back(has_chunk_rows() || logged_end > computed ? 1 : 0);
+  return blocks;
 }
 
-bool SessionCache::Reserve(int64_t bytes) {
-  if (bytes <= reserved_bytes_) return true;
-  if (!pools_.budget_.Reserve(bytes - reserved_bytes_)) return false;
-  reserved_bytes_ = bytes;
+bool SessionCache::Reserve(const BlockCounts& blocks) {
+  BlockCounts more(blocks.size(), 0);
+  for (size_t i = 0; i < more.size(); ++i) more[i] = std::max<int64_t>(blocks[i] - reserved_[i], 0);
+  if (!pools_.budget().Reserve(more)) return false;
+  for (size_t i = 0; i < more.size(); ++i) reserved_[i] += more[i];
   return true;
 }
 
 void SessionCache::ReleaseUnused() {
-  pools_.budget_.Release(reserved_bytes_ - held_bytes_);
-  reserved_bytes_ = held_bytes_;
+  BlockCounts unused(held_.size());
+  for (size_t i = 0; i < unused.size(); ++i) unused[i] = reserved_[i] - held_[i];
+  pools_.budget().Release(unused);
+  reserved_ = held_;
 }
 
-int32_t SessionCache::Take(BlockPool& pool) {
-  held_bytes_ += pool.block_bytes();
-  MNEME_CHECK(held_bytes_ <= reserved_bytes_);
-  return pool.Take();
+int32_t SessionCache::Take(size_t pool) {
+  ++held_[pool];
+  MNEME_CHECK(held_[pool] <= reserved_[pool]);
+  return pools_.pools_[pool].Take();
 }
 
-void SessionCache::Give(BlockPool& pool, int32_t block) {
-  pool.Give(block);
-  held_bytes_ -= pool.block_bytes();
+void SessionCache::Give(size_t pool, int32_t block) {
+  pools_.pools_[pool].Give(block);
+  --held_[pool];
 }
 
 void SessionCache::ExtendPages(int64_t end_position) {
   for (size_t g = 0; g < pages_.size(); ++g) {
     Pages& pages = pages_[g];
     const auto wanted = static_cast<size_t>(PagesFor(end_position - pages.first_position));
-    while (pages.blocks.size() < wanted) pages.blocks.push_back(Take(pools_.kv_pools_[g]));
+    while (pages.blocks.size() < wanted) pages.blocks.push_back(Take(g));
   }
   RefreshTables();
 }
@@ -154,7 +215,7 @@ void SessionCache::TruncatePages(int64_t end_position) {
     Pages& pages = pages_[g];
     const int64_t tokens = std::max<int64_t>(end_position - pages.first_position, 0);
     while (pages.blocks.size() > static_cast<size_t>(PagesFor(tokens))) {
-      Give(pools_.kv_pools_[g], pages.blocks.back());
+      Give(g, pages.blocks.back());
       pages.blocks.pop_back();
     }
   }
@@ -170,7 +231,7 @@ void SessionCache::RecyclePages(int64_t next_position) {
     const auto unseen =
         std::min(static_cast<size_t>((first_visible - pages.first_position) / kPageTokens),
                  pages.blocks.size());
-    for (size_t i = 0; i < unseen; ++i) Give(pools_.kv_pools_[g], pages.blocks[i]);
+    for (size_t i = 0; i < unseen; ++i) Give(g, pages.blocks[i]);
     pages.blocks.erase(pages.blocks.begin(),
                        pages.blocks.begin() + static_cast<std::ptrdiff_t>(unseen));
     pages.first_position += static_cast<int64_t>(unseen) * kPageTokens;
@@ -187,42 +248,39 @@ void SessionCache::RefreshTables() {
 void SessionCache::TakeDeltas() {
   MNEME_CHECK(deltas_.empty());
   for (int64_t layer = 0; layer < pools_.num_ttt_layers_; ++layer) {
-    deltas_.push_back({.block = Take(pools_.delta_pool_[0]), .written = false});
+    delta_blocks_.push_back(Take(pools_.delta_pool()));
+    deltas_.push_back(mutable_delta(layer));
   }
 }
 
-const void* SessionCache::delta(int64_t layer) const {
-  if (deltas_.empty()) return nullptr;
-  const Delta& delta = deltas_[static_cast<size_t>(layer)];
-  return delta.written ? pools_.delta_pool_[0].Address(delta.block) : nullptr;
-}
-
 void* SessionCache::mutable_delta(int64_t layer) {
-  return pools_.delta_pool_[0].Address(deltas_[static_cast<size_t>(layer)].block);
+  return pools_.pools_[pools_.delta_pool()].Address(delta_blocks_[static_cast<size_t>(layer)]);
 }
 
 void SessionCache::TakeChunkRows() {
   MNEME_CHECK(!has_chunk_rows());
-  chunk_rows_ = Take(pools_.chunk_pool_[0]);
+  chunk_rows_ = Take(pools_.chunk_pool());
 }
 
 void SessionCache::GiveChunkRows() {
-  Give(pools_.chunk_pool_[0], chunk_rows_);
+  Give(pools_.chunk_pool(), chunk_rows_);
   chunk_rows_ = -1;
 }
 
+void* SessionCache::chunk_rows() const {
+  return pools_.pools_[pools_.chunk_pool()].Address(chunk_rows_);
+}
+
 Matrix SessionCache::chunk_target(int64_t layer) const {
-  const int64_t d = pools_.hidden_size_, f = pools_.intermediate_size_, rows = pools_.chunk_;
-  const DType dtype = pools_.activation_dtype_;
-  char* block = static_cast<char*>(pools_.chunk_pool_[0].Address(chunk_rows_));
-  return {block + layer * rows * (d + f) * SizeOf(dtype), dtype, rows, d, d};
+  const int64_t d = pools_.hidden_size_;
+  return {static_cast<char*>(chunk_rows()) + pools_.ChunkTargetOffset(layer),
+          pools_.activation_dtype_, pools_.chunk_, d, d};
 }
 
 Matrix SessionCache::chunk_z(int64_t layer) const {
-  const Matrix target = chunk_target(layer);
   const int64_t f = pools_.intermediate_size_;
-  char* end = static_cast<char*>(target.data) + target.rows * target.cols * SizeOf(target.dtype);
-  return {end, target.dtype, target.rows, f, f};
+  return {static_cast<char*>(chunk_rows()) + pools_.ChunkZOffset(layer), pools_.activation_dtype_,
+          pools_.chunk_, f, f};
 }
 
 }  // namespace mneme

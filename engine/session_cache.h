@@ -2,11 +2,12 @@
 #define MNEME_ENGINE_SESSION_CACHE_H_
 
 // What a session holds on the device: KV pages, fast weights ΔW, and the rows of its open chunk.
-// Everything comes in blocks from pools and is accounted in one budget: a session reserves bytes
-// before it takes blocks, so reserved ≥ held at any time, and reserved = held at rest.
+// Everything comes in blocks from pools and is accounted in one budget: a session reserves blocks
+// before it takes them, so reserved ≥ held at any time, and reserved = held at rest.
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,13 +27,30 @@ struct KvGroup {
   std::vector<int> layers;
 };
 
-// The pools of one engine and the layout of their blocks. One thread. Must outlive its sessions'
+// How much memory the pools get, and by what it is divided among them.
+struct CacheOptions {
+  int64_t limit_bytes = 0;  // of all sessions together
+  // Where memory is taken up by being allocated, each pool gets the share that it has of a
+  // session of so many tokens. Elsewhere any pool may fill the limit.
+  int64_t session_tokens = 4096;
+  int64_t max_step_tokens = 512;
+};
+
+// The pools of one engine and the layout of their blocks: first those of the KV groups, a block
+// being a page of all the group's layers; with TTT then that of ΔW, a block being one layer's, and
+// that of open chunks, a block being the rows of all layers. One thread. Must outlive its sessions'
 // caches and be outlived by the backend.
 class CachePools {
  public:
-  // `limit_bytes`: of all sessions together.
+  // RESOURCE_EXHAUSTED if the limit does not give every pool a block, or the device has not that
+  // much.
   static absl::StatusOr<std::unique_ptr<CachePools>> Create(const ModelConfig& config,
-                                                            Backend& backend, int64_t limit_bytes);
+                                                            Backend& backend,
+                                                            const CacheOptions& options);
+  // Bytes that a session of `tokens` which learns holds at most, computed in steps of up to
+  // `max_step_tokens` rows.
+  static int64_t SessionBytes(const ModelConfig& config, const Backend& backend, int64_t tokens,
+                              int64_t max_step_tokens);
 
   const std::vector<KvGroup>& groups() const { return groups_; }
   // Where layer `layer` finds its keys and values in the pages of its group.
@@ -40,27 +58,32 @@ class CachePools {
 
   int64_t num_ttt_layers() const { return num_ttt_layers_; }
   int64_t chunk() const { return chunk_; }  // C; 0 without TTT
-  MemoryBudget& budget() { return budget_; }
+  // Where a TTT layer's rows t [C, d] and z [C, f] begin in an open chunk's block, in bytes.
+  int64_t ChunkTargetOffset(int64_t layer) const;
+  int64_t ChunkZOffset(int64_t layer) const;
+  MemoryBudget& budget() { return *budget_; }
   // Of blocks that are taken now.
   int64_t held_bytes() const;
 
  private:
   friend class SessionCache;
 
-  CachePools(const ModelConfig& config, const Backend& backend, int64_t limit_bytes);
-  absl::Status CreatePools(Backend& backend);
+  CachePools(const ModelConfig& config, const Backend& backend);
+  // Name and size of each pool's blocks.
+  std::vector<PoolShape> Shapes(const Backend& backend) const;
+  BlockCounts SessionBlocks(int64_t tokens, int64_t max_step_tokens) const;
+  absl::Status CreatePools(Backend& backend, const CacheOptions& options);
   int64_t LayerPageBytes() const;  // one layer's K and V of a page
+  size_t delta_pool() const { return groups_.size(); }
+  size_t chunk_pool() const { return groups_.size() + 1; }
 
   const int64_t kv_heads_, head_dim_, hidden_size_, intermediate_size_;
-  const int64_t num_ttt_layers_, chunk_;
-  const DType kv_dtype_, delta_dtype_, activation_dtype_;
+  const int64_t num_ttt_layers_, chunk_, context_;
+  const DType kv_dtype_, activation_dtype_;
   std::vector<KvGroup> groups_;
   std::vector<int> group_of_layer_, index_in_group_;  // [num_layers]
-  MemoryBudget budget_;
-
-  std::vector<BlockPool> kv_pools_;    // one for each group; a block is a page of all its layers
-  std::vector<BlockPool> delta_pool_;  // at most one; a block is one layer's ΔW
-  std::vector<BlockPool> chunk_pool_;  // at most one; a block is an open chunk's rows, all layers
+  std::optional<MemoryBudget> budget_;
+  std::vector<BlockPool> pools_;
 };
 
 // One session's blocks. One thread; gives everything back when destroyed.
@@ -72,18 +95,19 @@ class SessionCache {
   SessionCache& operator=(const SessionCache&) = delete;
 
   // --- Reservation. ---
-  // An upper bound of the bytes held while positions are computed from `computed` on, in steps of
+  // An upper bound of the blocks held while positions are computed from `computed` on, in steps of
   // at most `max_step_tokens` rows: up to `logged_end` for good, then up to `provisional_end` with
   // rows that close no chunk and free no pages.
-  int64_t PeakBytes(int64_t computed, int64_t logged_end, int64_t provisional_end,
-                    int64_t max_step_tokens) const;
-  // Raises the reservation to `bytes`; false, and nothing changed, if the budget has not that much.
-  bool Reserve(int64_t bytes);
+  BlockCounts PeakBlocks(int64_t computed, int64_t logged_end, int64_t provisional_end,
+                         int64_t max_step_tokens) const;
+  // Raises the reservation to `blocks` of each pool; false, and nothing changed, if the budget has
+  // not that much.
+  bool Reserve(const BlockCounts& blocks);
   // Reserves just what is held.
   void ReleaseUnused();
-  const MemoryBudget& budget() const { return pools_.budget_; }
-  int64_t held_bytes() const { return held_bytes_; }
-  int64_t reserved_bytes() const { return reserved_bytes_; }
+  const MemoryBudget& budget() const { return *pools_.budget_; }
+  int64_t held_bytes() const { return budget().BytesOf(held_); }
+  int64_t reserved_bytes() const { return budget().BytesOf(reserved_); }
 
   // --- KV pages. ---
   // Takes pages for every position below `end_position`.
@@ -99,16 +123,18 @@ class SessionCache {
   bool has_deltas() const { return !deltas_.empty(); }
   // Takes a ΔW for each TTT layer, of unspecified content: unwritten.
   void TakeDeltas();
-  // Null while ΔW = 0.
-  const void* delta(int64_t layer) const;
+  // One for each TTT layer, or none. They hold something once they are written.
+  absl::Span<const void* const> deltas() const { return deltas_; }
   void* mutable_delta(int64_t layer);
-  bool delta_written(int64_t layer) const { return deltas_[static_cast<size_t>(layer)].written; }
-  void MarkDeltaWritten(int64_t layer) { deltas_[static_cast<size_t>(layer)].written = true; }
+  // False while ΔW = 0 in all layers.
+  bool deltas_written() const { return deltas_written_; }
+  void MarkDeltasWritten() { deltas_written_ = true; }
 
   // --- Rows of the open chunk, in the activation dtype. ---
   bool has_chunk_rows() const { return chunk_rows_ >= 0; }
   void TakeChunkRows();
   void GiveChunkRows();
+  void* chunk_rows() const;                  // the block
   Matrix chunk_target(int64_t layer) const;  // t [C, d]
   Matrix chunk_z(int64_t layer) const;       // [C, f]
 
@@ -117,22 +143,19 @@ class SessionCache {
     int64_t first_position = 0;
     std::vector<int32_t> blocks;
   };
-  struct Delta {
-    int32_t block;
-    bool written;
-  };
 
-  int32_t Take(BlockPool& pool);
-  void Give(BlockPool& pool, int32_t block);
+  int32_t Take(size_t pool);
+  void Give(size_t pool, int32_t block);
   void RefreshTables();
 
   CachePools& pools_;
-  int64_t reserved_bytes_ = 0;
-  int64_t held_bytes_ = 0;
+  BlockCounts reserved_, held_;
   std::vector<Pages> pages_;  // one for each group
   std::vector<PageTable> tables_;
-  std::vector<Delta> deltas_;  // empty, or one for each TTT layer
-  int32_t chunk_rows_ = -1;    // block; -1: none
+  std::vector<int32_t> delta_blocks_;  // empty, or one for each TTT layer
+  std::vector<const void*> deltas_;    // their addresses
+  bool deltas_written_ = false;
+  int32_t chunk_rows_ = -1;  // block; -1: none
 };
 
 }  // namespace mneme

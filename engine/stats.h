@@ -26,8 +26,8 @@ class StatsSink {
   virtual void OnStep(int64_t /*rows*/, absl::Duration /*time*/) {}
   virtual void OnTokensIn(int64_t /*tokens*/) {}
   virtual void OnTokensOut(int64_t /*tokens*/) {}
-  // Chunks closed by a step, one for each session; `time` is what their updates took.
-  virtual void OnChunkUpdates(int64_t /*chunks*/, absl::Duration /*time*/) {}
+  // Chunks that a step closed, of all sessions.
+  virtual void OnChunksClosed(int64_t /*chunks*/) {}
   virtual void OnFirstToken(absl::Duration /*since_arrival*/) {}
   virtual void OnNextToken(absl::Duration /*since_last_token*/) {}
 };

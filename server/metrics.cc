@@ -116,9 +116,6 @@ Metrics::Metrics(const Clock& clock)
       chunk_updates_(AddCounter(*registry_, "mneme_chunk_updates_total",
                                 "Chunks closed, each with an update of its session's fast "
                                 "weights.")),
-      chunk_update_seconds_(AddHistogram(*registry_, "mneme_chunk_update_seconds",
-                                         "Time that the chunk updates of one step took.",
-                                         kShortTimes)),
       step_seconds_(
           AddHistogram(*registry_, "mneme_step_seconds", "Time of one step.", kShortTimes)),
       step_rows_(
@@ -157,9 +154,8 @@ void Metrics::OnTokensOut(int64_t tokens) {
   rate_out_.Add(clock_.Now(), tokens);
 }
 
-void Metrics::OnChunkUpdates(int64_t chunks, absl::Duration time) {
+void Metrics::OnChunksClosed(int64_t chunks) {
   chunk_updates_.Increment(static_cast<double>(chunks));
-  chunk_update_seconds_.Observe(absl::ToDoubleSeconds(time));
 }
 
 void Metrics::OnFirstToken(absl::Duration since_arrival) {

@@ -35,7 +35,7 @@ class Metrics final : public StatsSink {
   void OnStep(int64_t rows, absl::Duration time) override;
   void OnTokensIn(int64_t tokens) override;
   void OnTokensOut(int64_t tokens) override;
-  void OnChunkUpdates(int64_t chunks, absl::Duration time) override;
+  void OnChunksClosed(int64_t chunks) override;
   void OnFirstToken(absl::Duration since_arrival) override;
   void OnNextToken(absl::Duration since_last_token) override;
 
@@ -57,7 +57,6 @@ class Metrics final : public StatsSink {
   prometheus::Counter& tokens_in_;
   prometheus::Counter& tokens_out_;
   prometheus::Counter& chunk_updates_;
-  prometheus::Histogram& chunk_update_seconds_;
   prometheus::Histogram& step_seconds_;
   prometheus::Histogram& step_rows_;
   prometheus::Histogram& first_token_seconds_;

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "tests/engine/loop_harness.h"
 
 namespace mneme {
@@ -13,7 +12,7 @@ namespace {
 
 struct GoldenCase {
   std::string fixture;
-  DType cpu_dtype;
+  BackendKind backend;
   double logprob_tolerance;
   double delta_tolerance;
 };
@@ -27,15 +26,15 @@ const double kBf16Error = std::sqrt(2.0 * 17) / 512;
 std::vector<GoldenCase> Cases() {
   std::vector<GoldenCase> cases;
   for (const std::string& name : GoldenNames()) {
-    cases.push_back({name, DType::kF32, 2e-3, 1e-4});
+    cases.push_back({name, BackendKind::kCpuFloat32, 2e-3, 1e-4});
     // The worst of some hundred log-probabilities; ΔW's norm is an average (measured: 0.0122).
-    cases.push_back({name, DType::kBF16, 6 * kBf16Error, 3 * kBf16Error});
+    cases.push_back({name, BackendKind::kCpuBFloat16, 6 * kBf16Error, 3 * kBf16Error});
   }
   return cases;
 }
 
 std::string CaseName(const testing::TestParamInfo<GoldenCase>& info) {
-  std::string name = info.param.fixture + (info.param.cpu_dtype == DType::kF32 ? "_f32" : "_bf16");
+  std::string name = info.param.fixture + "_" + NameOf(info.param.backend);
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
@@ -43,10 +42,9 @@ std::string CaseName(const testing::TestParamInfo<GoldenCase>& info) {
 class GoldenTest : public testing::TestWithParam<GoldenCase> {
  protected:
   void SetUp() override {
-    const auto backend = CreateCpuBackend({.matmul_dtype = GetParam().cpu_dtype});
-    if (!backend.ok()) GTEST_SKIP() << backend.status();
+    MNEME_SKIP_WITHOUT_BACKEND(GetParam().backend);
     engine_ = std::make_unique<LoopHarness>(
-        golden_.dir(), HarnessOptions{.cpu_dtype = GetParam().cpu_dtype, .cpu_threads = 0});
+        golden_.dir(), HarnessOptions{.backend = GetParam().backend, .cpu_threads = 0});
   }
 
   void ExpectLogProbs(const std::string& session, const std::string& logits) {
@@ -85,7 +83,7 @@ TEST_P(GoldenTest, ClipNormGivesTheClippedLogProbabilities) {
 
 TEST_P(GoldenTest, GreedyContinuationGivesTheSameTokens) {
   // The fixtures' two best logits may differ by no more than 5e-3.
-  if (GetParam().cpu_dtype == DType::kBF16) GTEST_SKIP() << "bfloat16 does not resolve the gaps";
+  if (!IsFloat32(GetParam().backend)) GTEST_SKIP() << "bfloat16 does not resolve the gaps";
   engine_->Create("s");
   engine_->Append("s", golden_.tokens());
   const auto call =

@@ -160,20 +160,20 @@ TEST_F(LearningControlsTest, UpdatesClipsAndSkipsAreCounted) {
   auto backend = *CreateCpuBackend({});
   const ServedModel served =
       LoadServedModel(Golden("qwen3-hidden-target").dir(), /*with_tokenizer=*/false, *backend);
-  const auto pools = *CachePools::Create(served.config, *backend, 16 << 20);
-  const auto model = *Model::Create(served.config, served.weights, *pools, *backend, 64);
+  const auto model = *Model::Create(served.config, served.weights, *backend, 64);
+  const auto pools = *CachePools::Create(served.config, *backend, {.limit_bytes = 16 << 20});
   const auto layers = static_cast<int64_t>(served.config.ttt->layers.size());
   const auto count = [&](const LearningControls& controls) {
     SessionCache cache(*pools);
     const ControlLog log(controls);
-    EXPECT_TRUE(cache.Reserve(cache.PeakBytes(0, 3 * kChunk, 3 * kChunk, 64)));
+    EXPECT_TRUE(cache.Reserve(cache.PeakBlocks(0, 3 * kChunk, 3 * kChunk, 64)));
     cache.ExtendPages(3 * kChunk);
     cache.TakeDeltas();
     std::vector<SequenceStep> steps(1);
     steps[0].cache = &cache;
     steps[0].controls = &log;
     steps[0].tokens = Part(0, 3 * kChunk);
-    return *model->Run(absl::MakeSpan(steps));
+    return *model->Run(*pools, absl::MakeSpan(steps));
   };
   EXPECT_EQ(count({}).chunks_closed, 3);
   EXPECT_EQ(count({}).updates.updates, 3 * layers);

@@ -10,7 +10,6 @@
 #include "base/check.h"
 #include "engine/safetensors_checkpoint.h"
 #include "gtest/gtest.h"
-#include "kernels/cpu/cpu_backend.h"
 
 namespace mneme {
 namespace {
@@ -78,13 +77,15 @@ ServedModel LoadServedModel(const std::filesystem::path& model_dir, bool with_to
 
 LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOptions& options)
     : options_(options.engine) {
-  backend_ = ValueOrDie(
-      CreateCpuBackend({.matmul_dtype = options.cpu_dtype, .threads = options.cpu_threads}));
+  backend_ = ValueOrDie(CreateTestBackend(options.backend, options.cpu_threads));
   if (options.wrap_backend) backend_ = options.wrap_backend(std::move(backend_));
   model_ = LoadServedModel(model_dir, options.with_tokenizer, *backend_);
-  auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_, options_.cache_bytes));
-  auto model = ValueOrDie(
-      Model::Create(model_.config, model_.weights, *pools, *backend_, options_.max_step_tokens));
+  auto model =
+      ValueOrDie(Model::Create(model_.config, model_.weights, *backend_, options_.max_step_tokens));
+  auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_,
+                                             {.limit_bytes = options_.cache_bytes,
+                                              .session_tokens = options_.session_tokens,
+                                              .max_step_tokens = options_.max_step_tokens}));
   JobContext context = {.config = model_.config,
                         .defaults = model_.defaults,
                         .options = options_,
@@ -172,12 +173,15 @@ std::unique_ptr<Call> LoopHarness::Generate(const std::string& id, GenerateReque
 
 std::vector<float> LoopHarness::Delta(const std::string& id, int64_t ttt_layer) {
   const SessionCache& cache = ValueOrDie(loop_->FindSession({"test", id}))->cache();
-  const void* delta = cache.delta(ttt_layer);
-  if (delta == nullptr) return {};
-  std::vector<float> values(
-      static_cast<size_t>(model_.config.hidden_size * model_.config.intermediate_size));
+  if (!cache.deltas_written()) return {};
+  const int64_t d = model_.config.hidden_size, f = model_.config.intermediate_size;
+  std::vector<float> values(static_cast<size_t>(d * f));
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  const DeviceBuffer buffer = ValueOrDie(backend_->Allocate(bytes));
   const std::unique_ptr<Stream> stream = ValueOrDie(backend_->CreateStream());
-  stream->CopyToHost(values.data(), delta, static_cast<int64_t>(values.size() * sizeof(float)));
+  stream->ReadDelta(cache.deltas()[static_cast<size_t>(ttt_layer)],
+                    {buffer.data(), DType::kF32, d, f, f});
+  stream->CopyToHost(values.data(), buffer.data(), bytes);
   MNEME_CHECK(stream->Synchronize().ok());
   return values;
 }

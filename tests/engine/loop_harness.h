@@ -17,6 +17,7 @@
 #include "engine/safetensors.h"
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
+#include "tests/engine/backends.h"
 
 namespace mneme {
 
@@ -48,10 +49,10 @@ struct Call {
 
 struct HarnessOptions {
   EngineOptions engine = {.max_step_tokens = 64, .cache_bytes = 64 << 20};
-  DType cpu_dtype = DType::kF32;
-  int cpu_threads = 1;  // small models gain nothing from more; 0: all
+  BackendKind backend = BackendKind::kCpuFloat32;  // one that there is here
+  int cpu_threads = 1;                             // small models gain nothing from more; 0: all
   bool with_tokenizer = false;
-  // Puts something between the engine and the CPU backend.
+  // Puts something between the engine and the backend.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
 };
 

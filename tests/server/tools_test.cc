@@ -203,7 +203,7 @@ TEST(MetricsTest, AScrapeShowsWhatWasCounted) {
   metrics.OnTokensIn(7);
   metrics.OnTokensOut(3);
   metrics.OnStep(10, absl::Milliseconds(4));
-  metrics.OnChunkUpdates(2, absl::Milliseconds(1));
+  metrics.OnChunksClosed(2);
   metrics.OnFirstToken(absl::Milliseconds(30));
   metrics.OnNextToken(absl::Milliseconds(5));
   metrics.OnCallEnd("append", "OK", absl::Seconds(1));
@@ -217,7 +217,6 @@ TEST(MetricsTest, AScrapeShowsWhatWasCounted) {
                            "mneme_tokens_in_total 7",
                            "mneme_tokens_out_total 3",
                            "mneme_chunk_updates_total 2",
-                           "mneme_chunk_update_seconds_count 1",
                            "mneme_step_seconds_count 1",
                            "mneme_step_rows_sum 10",
                            "mneme_time_to_first_token_seconds_count 1",
