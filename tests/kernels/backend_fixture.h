@@ -10,18 +10,25 @@
 
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "tests/kernels/reference.h"
 
 namespace mneme {
 
 using reference::Tensor;
 
-// A backend under test; every test body runs over all of them.
+enum class BackendKind { kCpu, kCuda };
+
+// A backend under test; every test body runs over all of them. Those that this machine cannot run
+// are skipped.
 struct BackendCase {
   std::string name;
-  DType matmul_dtype;
-  int threads;
-  int64_t vector_target = 0;  // a Highway target that stands for an older processor; 0: the best
+  BackendKind kind = BackendKind::kCpu;
+  DType dtype = DType::kF32;  // of packed weights and of what is multiplied with them
+  int threads = 0;            // CPU
+  int64_t vector_target = 0;  // CPU: a Highway target that stands for an older processor; 0: best
+  DeltaType delta_accumulate = DeltaType::kFloat32;
+  DeltaType delta_read = DeltaType::kFloat32;
 };
 
 std::vector<BackendCase> BackendCases();
@@ -34,8 +41,15 @@ struct DeviceMatrix {
   Matrix view;
 };
 
+// A ΔW of a test, in the backend's form, and the values that it accumulated.
+struct TestDelta {
+  DeviceBuffer buffer;
+  Tensor values;
+};
+
 class BackendTest : public testing::TestWithParam<BackendCase> {
  protected:
+  // Backends and their streams are made once a case, as a device takes long to start.
   void SetUp() override;
   void TearDown() override;
 
@@ -51,7 +65,9 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
   DeviceMatrix UploadActivations(const Tensor& values, int64_t stride = 0) {
     return Upload(values, backend_->activation_dtype(), stride);
   }
-  // Full of NaN, so that what an operation forgets to write shows.
+  // Memory full of ones, which are NaN in every dtype, so that what an operation forgets to write
+  // shows.
+  DeviceBuffer PoisonedBytes(int64_t bytes);
   DeviceMatrix Poisoned(int64_t rows, int64_t cols, DType dtype, int64_t stride = 0);
   DeviceMatrix PoisonedActivations(int64_t rows, int64_t cols, int64_t stride = 0) {
     return Poisoned(rows, cols, backend_->activation_dtype(), stride);
@@ -60,20 +76,36 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
   // Waits for the stream and reads a float32 or bfloat16 matrix.
   Tensor Read(Matrix matrix);
 
-  // The unit roundoff of a dtype.
+  // A ΔW [d, f] of random values of size 1, made by an update.
+  TestDelta MakeDelta(int64_t d, int64_t f);
+  Tensor ReadDelta(const DeviceBuffer& delta, int64_t d, int64_t f);
+
+  // The unit roundoff of a dtype; bfloat16 has 8 bits of precision.
   static double Roundoff(DType dtype) { return dtype == DType::kF32 ? 0x1p-24 : 0x1p-8; }
+  double ActivationRoundoff() const { return Roundoff(backend_->activation_dtype()); }
+  // What the input of a product is rounded by; nothing if activations are of its dtype.
+  double InputRoundoff() const;
+  // What storing a ΔW may change an element by, relatively: bfloat16 with stochastic rounding takes
+  // either neighbour, whose distance is twice the unit roundoff.
+  double DeltaRoundoff() const;
+  // By how much what DownProject reads may differ from what accumulates, relatively: fp8 e4m3 has 4
+  // bits of precision.
+  double DeltaReadRoundoff() const;
   // How far a product of `terms` terms of total magnitude `magnitude` may be off: the input rounded
   // to the matmul dtype, every addition in float32, the result rounded to the output's dtype.
   double ProductTolerance(int64_t terms, double magnitude, DType out) const;
-  // What an elementwise operation or softmax of values of size 1 may be off.
-  double ElementTolerance() const { return 256 * Roundoff(backend_->activation_dtype()); }
+  // What float32 arithmetic of some depth may do to an elementwise result of size 1.
+  static constexpr double kElementTolerance = 0x1p-16;
 
   static void ExpectNear(const Tensor& actual, const Tensor& expected, double tolerance);
+  // Elementwise results: float32 arithmetic, off by `tolerance` · (1 + size) at most, rounded to
+  // the activation dtype.
+  void ExpectActivations(const Tensor& actual, const Tensor& expected, double tolerance) const;
   void ExpectProduct(const Tensor& actual, const Tensor& expected, const Tensor& magnitude,
                      int64_t terms, DType out) const;
 
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
+  Backend* backend_ = nullptr;
+  Stream* stream_ = nullptr;
   std::mt19937_64 random_{20260101};
 };
 

@@ -48,6 +48,31 @@ TEST_P(MemoryTest, RefusesToPackPartsThatDoNotFitTogether) {
   EXPECT_EQ(code({{nullptr, DType::kF32, 3, 4}}), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_P(MemoryTest, SaysHowMuchMemoryCanBeAllocated) {
+  const int64_t free_bytes = backend_->FreeBytes();
+  EXPECT_GT(free_bytes, int64_t{64} << 20);
+  auto buffer = backend_->Allocate(free_bytes / 2);
+  EXPECT_TRUE(buffer.ok()) << buffer.status();
+  if (!backend_->commits_on_touch()) {
+    EXPECT_LE(backend_->FreeBytes(), free_bytes / 2 + (int64_t{64} << 20));
+    EXPECT_EQ(backend_->Allocate(free_bytes).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
+TEST_P(MemoryTest, DeltasHoldAtLeastAByteAnElement) {
+  EXPECT_GE(backend_->DeltaBytes(3, 5), 15);
+  EXPECT_GE(backend_->DeltaBytes(2560, 9728), int64_t{2560} * 9728);
+}
+
+TEST_P(MemoryTest, RepeatableRowsHoldTheRowsAndRepeatThemselves) {
+  for (int64_t rows = 1; rows <= 600; ++rows) {
+    const int64_t repeatable = backend_->RepeatableRows(rows);
+    if (repeatable == 0) continue;
+    EXPECT_GE(repeatable, rows);
+    EXPECT_EQ(backend_->RepeatableRows(repeatable), repeatable);
+  }
+}
+
 TEST_P(MemoryTest, DescribesItself) { EXPECT_NE(backend_->description(), ""); }
 
 TEST(CpuBackendTest, RefusesADTypeThatItCannotMultiplyIn) {

@@ -40,6 +40,12 @@ Tensor LinearMagnitude(const Tensor& x, const Tensor& weight) {
   return SumProducts(x, weight, [](double product) { return std::abs(product); });
 }
 
+Tensor LinearSpread(const Tensor& x, const Tensor& weight) {
+  Tensor out = SumProducts(x, weight, [](double product) { return product * product; });
+  for (double& value : out.values) value = std::sqrt(value);
+  return out;
+}
+
 Tensor RmsNorm(const Tensor& x, const Tensor& weight, double epsilon) {
   Tensor out(x.rows, x.cols);
   for (int64_t i = 0; i < x.rows; ++i) {
@@ -76,9 +82,9 @@ void Rotate(const RopeSpec& rope, int64_t position, int64_t row, int64_t first, 
   }
 }
 
-Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const QkvShape& shape,
-                 int64_t window, double scale) {
-  Tensor out(q.rows, q.cols);
+Attended Attention(const Tensor& q, const Tensor& k, const Tensor& v, const QkvShape& shape,
+                   int64_t window, double scale) {
+  Tensor out(q.rows, q.cols), squares(q.rows, q.cols);
   const int64_t hd = shape.head_dim;
   for (int64_t row = 0; row < q.rows; ++row) {
     const int64_t position = k.rows - q.rows + row;
@@ -97,12 +103,16 @@ Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const QkvSha
       for (double& weight : weights) sum += weight = std::exp(weight - max);
       for (int64_t key = first; key <= position; ++key) {
         const double weight = weights[static_cast<size_t>(key - first)] / sum;
-        for (int64_t i = 0; i < hd; ++i)
-          out.at(row, head * hd + i) += weight * v.at(key, kv_head * hd + i);
+        for (int64_t i = 0; i < hd; ++i) {
+          const double term = weight * v.at(key, kv_head * hd + i);
+          out.at(row, head * hd + i) += term;
+          squares.at(row, head * hd + i) += term * term;
+        }
       }
     }
   }
-  return out;
+  for (double& value : squares.values) value = std::sqrt(value);
+  return {out, squares};
 }
 
 Tensor Update(const Tensor& target, const Tensor& z, const Tensor& conv, const Tensor& projection,

@@ -32,6 +32,8 @@ double Norm(const Tensor& a);  // Frobenius
 // x Wᵀ, and the same of the absolute values: the scale that rounding errors have.
 Tensor Linear(const Tensor& x, const Tensor& weight);
 Tensor LinearMagnitude(const Tensor& x, const Tensor& weight);
+// The roots of the summed squares of the terms: the scale of independent errors of the terms.
+Tensor LinearSpread(const Tensor& x, const Tensor& weight);
 
 Tensor RmsNorm(const Tensor& x, const Tensor& weight, double epsilon);
 Tensor SwiGlu(const Tensor& gate_up);
@@ -39,10 +41,14 @@ Tensor SwiGlu(const Tensor& gate_up);
 // Rotates a head of `head` at column `first` of row `row` to `position`.
 void Rotate(const RopeSpec& rope, int64_t position, int64_t row, int64_t first, Tensor& heads);
 
+struct Attended {
+  Tensor out;     // Σ p v
+  Tensor spread;  // √Σ (p v)²: the scale of independent errors of the probabilities p
+};
 // One sequence: q [n, heads head_dim] of its last n positions over k and v [context, kv_heads
 // head_dim] of all positions.
-Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const QkvShape& shape,
-                 int64_t window, double scale);
+Attended Attention(const Tensor& q, const Tensor& k, const Tensor& v, const QkvShape& shape,
+                   int64_t window, double scale);
 
 // U = rate · vᵀ z, v the convolution of `target` times `projection` (c W_proj; empty: none).
 Tensor Update(const Tensor& target, const Tensor& z, const Tensor& conv, const Tensor& projection,

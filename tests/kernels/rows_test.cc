@@ -1,5 +1,6 @@
 // Operations on rows that know nothing of sequences: copies, norms, products, ends.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -35,7 +36,8 @@ TEST_P(RowsTest, GatherRowsTakesRowsInTheGivenOrder) {
 
 TEST_P(RowsTest, EmbedReadsATableOfAnyDType) {
   const std::vector<int32_t> tokens = {4, 0, 10, 4};
-  stream_->BeginStep({.token_ids = tokens, .sequences = {}});
+  const SequenceRows sequence{0, 4, 0, {}};
+  stream_->BeginStep({.token_ids = tokens, .sequences = {&sequence, 1}, .padded_rows = 4});
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const Tensor values = Random(11, 37, DType::kBF16);
     const DeviceMatrix table = Upload(values, dtype);
@@ -48,14 +50,29 @@ TEST_P(RowsTest, EmbedReadsATableOfAnyDType) {
   }
 }
 
+TEST_P(RowsTest, EmbedComputesPaddingOnTokenZero) {
+  const std::vector<int32_t> tokens = {2, 1};
+  const SequenceRows sequence{0, 2, 0, {}};
+  const Tensor values = Random(3, 24, DType::kBF16);
+  const DeviceMatrix table = UploadActivations(values);
+  const DeviceMatrix out = PoisonedActivations(5, 24);
+  stream_->BeginStep({.token_ids = tokens, .sequences = {&sequence, 1}, .padded_rows = 5});
+  stream_->Embed(table.view, out.view);
+  const Tensor rows = Read(out.view);
+  for (int64_t i = 0; i < 5; ++i) {
+    ExpectNear(rows.Rows(i, 1), values.Rows(std::max<int64_t>(0, 2 - i), 1), 0);
+  }
+}
+
 TEST_P(RowsTest, EmbedReadsHalfPrecision) {
   const std::vector<uint16_t> table = {0x0000, 0x3c00, 0xc000, 0x0001};  // 0 1 | −2 2⁻²⁴
   const std::vector<int32_t> tokens = {1};
+  const SequenceRows sequence{0, 1, 0, {}};
   auto buffer = backend_->Allocate(8);
   ASSERT_TRUE(buffer.ok());
   stream_->CopyFromHost(buffer->data(), table.data(), 8);
   const DeviceMatrix out = PoisonedActivations(1, 2);
-  stream_->BeginStep({.token_ids = tokens, .sequences = {}});
+  stream_->BeginStep({.token_ids = tokens, .sequences = {&sequence, 1}, .padded_rows = 1});
   stream_->Embed({buffer->data(), DType::kF16, 2, 2, 2}, out.view);
   const Tensor row = Read(out.view);
   EXPECT_EQ(row.at(0, 0), -2);
@@ -64,7 +81,7 @@ TEST_P(RowsTest, EmbedReadsHalfPrecision) {
 
 TEST_P(RowsTest, RmsNormAgreesAtAnyWidthAndInPlace) {
   for (const int64_t cols : {1, 3, 16, 31, 96, 1000, 4099}) {
-    for (const int64_t rows : {1, 5, 64}) {
+    for (const int64_t rows : {1, 5, 20}) {
       const Tensor x = RandomActivations(rows, cols);
       const Tensor weight = Random(1, cols);
       const Tensor expected = reference::RmsNorm(x, weight, 1e-6);
@@ -72,10 +89,10 @@ TEST_P(RowsTest, RmsNormAgreesAtAnyWidthAndInPlace) {
       const DeviceMatrix in = UploadActivations(x, cols + 3);
       const DeviceMatrix out = PoisonedActivations(rows, cols);
       stream_->RmsNorm(in.view, weights.view.data, 1e-6f, out.view);
-      const double tolerance = 8 * ElementTolerance();
-      ExpectNear(Read(out.view), expected, tolerance);
+      const double tolerance = 8 * kElementTolerance;
+      ExpectActivations(Read(out.view), expected, tolerance);
       stream_->RmsNorm(in.view, weights.view.data, 1e-6f, in.view);
-      ExpectNear(Read(in.view), expected, tolerance);
+      ExpectActivations(Read(in.view), expected, tolerance);
     }
   }
 }
@@ -89,14 +106,7 @@ TEST_P(RowsTest, SwiGluAgreesAlsoFarFromZero) {
     const DeviceMatrix in = UploadActivations(gate_up);
     const DeviceMatrix out = PoisonedActivations(6, f, f + 5);
     stream_->SwiGlu(in.view, out.view);
-    const Tensor z = Read(out.view);
-    const Tensor expected = reference::SwiGlu(gate_up);
-    for (int64_t i = 0; i < 6; ++i) {
-      for (int64_t j = 0; j < f; ++j) {
-        ASSERT_NEAR(z.at(i, j), expected.at(i, j),
-                    ElementTolerance() * (1 + std::abs(expected.at(i, j))));
-      }
-    }
+    ExpectActivations(Read(out.view), reference::SwiGlu(gate_up), kElementTolerance);
   }
 }
 
@@ -110,103 +120,43 @@ TEST_P(RowsTest, SwiGluPassesNaNOn) {
   for (int64_t j = 0; j < 20; ++j) EXPECT_EQ(std::isnan(z.at(0, j)), j == 3);
 }
 
-class LinearTest : public BackendTest {
- protected:
-  // Checks x Wᵀ [+ bias] [+ out] at one shape, with row strides that exceed the columns by `gap`.
-  void Check(int64_t n, int64_t in, int64_t out, bool with_bias, bool accumulate, int64_t gap) {
-    SCOPED_TRACE(testing::Message()
-                 << n << " rows, " << in << " to " << out << ", bias " << with_bias
-                 << ", accumulate " << accumulate << ", gap " << gap);
-    const Tensor x = RandomActivations(n, in);
-    const Tensor weight = Random(out, in, DType::kBF16);
-    const Tensor bias = Random(1, out);
-    const Tensor before = RandomActivations(n, out);
-    Tensor expected = reference::Linear(x, weight);
-    Tensor magnitude = reference::LinearMagnitude(x, weight);
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t j = 0; j < out; ++j) {
-        const double added = (with_bias ? bias.at(0, j) : 0) + (accumulate ? before.at(i, j) : 0);
-        expected.at(i, j) += added;
-        magnitude.at(i, j) += std::abs(added);
+TEST_P(RowsTest, KeepRowsPutsTheRowsOfAWaveIntoTheirChunks) {
+  // Rows 0–2 of a sequence end its chunk and are not kept, rows 3–4 open the next one; row 5 and
+  // rows 6–8 continue chunks of two other sequences. Row 9 is padding.
+  constexpr int64_t kChunk = 8, kBefore = 48;
+  const std::vector<int32_t> tokens(9);
+  const std::vector<SequenceRows> sequences = {{0, 5, 5, {}}, {5, 1, 0, {}}, {6, 3, 4, {}}};
+  for (const int64_t cols : {7, 64}) {
+    const Tensor values = RandomActivations(10, cols);
+    const DeviceMatrix rows = UploadActivations(values, cols + 8);
+    const DType dtype = rows.view.dtype;
+    std::vector<DeviceBuffer> blocks;
+    for (int i = 0; i < 3; ++i) {
+      blocks.push_back(PoisonedBytes(kBefore + kChunk * cols * SizeOf(dtype) + kBefore));
+    }
+    const std::vector<ChunkSegment> first = {
+        {0, 3, {}, nullptr, 5}, {5, 1, {}, blocks[1].data(), 7}, {6, 3, {}, blocks[2].data(), 4}};
+    const std::vector<ChunkSegment> second = {{3, 2, {}, blocks[0].data(), 0}};
+    const std::vector<absl::Span<const ChunkSegment>> waves = {first, second};
+    stream_->BeginStep(
+        {.token_ids = tokens, .sequences = sequences, .padded_rows = 10, .waves = waves});
+    const auto kept = [&](size_t block) {
+      return Read({static_cast<char*>(blocks[block].data()) + kBefore, dtype, kChunk, cols, cols});
+    };
+    const auto expect_kept = [&](size_t block, int64_t offset, int64_t count, int64_t row) {
+      const Tensor chunk = kept(block);
+      ExpectNear(chunk.Rows(offset, count), values.Rows(row, count), 0);
+      for (int64_t i = 0; i < kChunk; ++i) {
+        EXPECT_EQ(std::isnan(chunk.at(i, 0)), i < offset || i >= offset + count) << "row " << i;
       }
-    }
-    const auto packed = Pack(weight);
-    EXPECT_EQ(packed->in_features(), in);
-    EXPECT_EQ(packed->out_features(), out);
-    const DeviceMatrix inputs = UploadActivations(x, in + gap);
-    const DeviceMatrix biases = Upload(bias, DType::kF32);
-    const DeviceMatrix result =
-        accumulate ? UploadActivations(before, out + gap) : PoisonedActivations(n, out, out + gap);
-    stream_->Linear(inputs.view, *packed, with_bias ? biases.view.data : nullptr, accumulate,
-                    result.view);
-    ExpectProduct(Read(result.view), expected, magnitude, in, result.view.dtype);
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(BackendCases()), NameOfCase);
-
-TEST_P(LinearTest, AgreesAtOddShapes) {
-  for (const int64_t n : {1, 2, 3, 17, 65}) {
-    Check(n, 96, 130, false, false, 0);
-    Check(n, 33, 7, false, false, 0);
-    Check(n, 1, 1, false, false, 0);
-  }
-  for (const int64_t n : {127, 128, 129, 200, 256, 300}) Check(n, 20, 12, true, true, 0);
-}
-
-TEST_P(LinearTest, AddsBiasAndAccumulatesAtAnyStride) {
-  for (const int64_t n : {1, 4, 20}) {
-    for (const int64_t gap : {0, 9}) {
-      Check(n, 64, 48, true, false, gap);
-      Check(n, 64, 48, false, true, gap);
-      Check(n, 64, 48, true, true, gap);
-    }
-  }
-}
-
-TEST_P(LinearTest, PackConcatenatesPartsOfAnyDTypeAndAlignment) {
-  const Tensor top = Random(5, 24, DType::kBF16), bottom = Random(9, 24, DType::kBF16);
-  std::vector<char> bytes(1 + 5 * 24 * 2);
-  for (size_t i = 0; i < top.values.size(); ++i) {
-    const uint16_t bits = FloatToBFloat16(static_cast<float>(top.values[i]));
-    std::memcpy(bytes.data() + 1 + 2 * i, &bits, 2);
-  }
-  const std::vector<float> floats(bottom.values.begin(), bottom.values.end());
-  const std::vector<HostTensor> parts = {{bytes.data() + 1, DType::kBF16, 5, 24},
-                                         {floats.data(), DType::kF32, 9, 24}};
-  auto packed = backend_->Pack(parts);
-  ASSERT_TRUE(packed.ok()) << packed.status();
-  const Tensor x = RandomActivations(3, 24);
-  const DeviceMatrix in = UploadActivations(x);
-  const DeviceMatrix out = PoisonedActivations(3, 14);
-  stream_->Linear(in.view, **packed, nullptr, false, out.view);
-  const Tensor result = Read(out.view);
-  for (int64_t i = 0; i < 3; ++i) {
-    for (int64_t j = 0; j < 14; ++j) {
-      const Tensor& part = j < 5 ? top : bottom;
-      const Tensor row = part.Rows(j < 5 ? j : j - 5, 1);
-      const double magnitude = reference::LinearMagnitude(x.Rows(i, 1), row).at(0, 0);
-      EXPECT_NEAR(result.at(i, j), reference::Linear(x.Rows(i, 1), row).at(0, 0),
-                  ProductTolerance(24, magnitude, out.view.dtype));
-    }
-  }
-}
-
-TEST_P(LinearTest, ARowAloneEqualsItselfInABatch) {
-  const Tensor weight = Random(100, 256, DType::kBF16);
-  const auto packed = Pack(weight);
-  const Tensor x = RandomActivations(40, 256);
-  const Tensor magnitude = reference::LinearMagnitude(x, weight);
-  const DeviceMatrix in = UploadActivations(x);
-  const DeviceMatrix batch = PoisonedActivations(40, 100), alone = PoisonedActivations(40, 100);
-  stream_->Linear(in.view, *packed, nullptr, false, batch.view);
-  for (int64_t i = 0; i < 40; ++i) {
-    stream_->Linear(in.view.Rows(i, 1), *packed, nullptr, false, alone.view.Rows(i, 1));
-  }
-  const Tensor a = Read(alone.view), b = Read(batch.view);
-  for (int64_t i = 0; i < 40; ++i) {  // inputs are rounded alike: only sums may differ
-    for (int64_t j = 0; j < 100; ++j) {
-      ASSERT_NEAR(a.at(i, j), b.at(i, j), 2 * 256 * 0x1p-24 * magnitude.at(i, j));
-    }
+    };
+    stream_->KeepRows(0, rows.view, kBefore);
+    for (const double x : kept(0).values) EXPECT_TRUE(std::isnan(x));
+    expect_kept(1, 7, 1, 5);
+    expect_kept(2, 4, 3, 6);
+    stream_->KeepRows(1, rows.view, kBefore);
+    expect_kept(0, 0, 2, 3);
+    expect_kept(1, 7, 1, 5);
   }
 }
 

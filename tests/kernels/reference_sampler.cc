@@ -1,4 +1,4 @@
-#include "tests/engine/sampling/reference_sampler.h"
+#include "tests/kernels/reference_sampler.h"
 
 #include <algorithm>
 #include <cmath>

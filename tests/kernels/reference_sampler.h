@@ -1,13 +1,13 @@
-#ifndef MNEME_TESTS_ENGINE_SAMPLING_REFERENCE_SAMPLER_H_
-#define MNEME_TESTS_ENGINE_SAMPLING_REFERENCE_SAMPLER_H_
+#ifndef MNEME_TESTS_KERNELS_REFERENCE_SAMPLER_H_
+#define MNEME_TESTS_KERNELS_REFERENCE_SAMPLER_H_
 
-// What Sampler computes, written as plainly as possible: in double precision, by sorting.
+// What Stream::Sample computes, written as plainly as possible: in double precision, by sorting.
 
 #include <cstdint>
 #include <map>
 #include <vector>
 
-#include "engine/sampling_params.h"
+#include "kernels/sampling.h"
 
 namespace mneme {
 
@@ -22,4 +22,4 @@ int32_t ReferenceDraw(const std::vector<double>& distribution, double uniform);
 
 }  // namespace mneme
 
-#endif  // MNEME_TESTS_ENGINE_SAMPLING_REFERENCE_SAMPLER_H_
+#endif  // MNEME_TESTS_KERNELS_REFERENCE_SAMPLER_H_

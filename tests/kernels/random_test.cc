@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "engine/sampler.h"
+#include "kernels/sampling.h"
 
 namespace mneme {
 namespace {
