@@ -1,0 +1,34 @@
+#ifndef MNEME_KERNELS_CUDA_ATTENTION_DECODE_H_
+#define MNEME_KERNELS_CUDA_ATTENTION_DECODE_H_
+
+// Decode attention of our own: sequences with one row each, whatever their lengths, in one kernel
+// that finds its share of the work in the step's device arrays. So a graph needs no plan for it.
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/step.h"
+
+namespace mneme::cuda {
+
+// Sequences that one launch takes.
+inline constexpr int64_t kMaxDecodeSequences = 512;
+
+// Whether DecodeAttention takes layers of such a shape: bf16, head size 64 or 128, up to eight
+// query heads for a KV head, pages of a multiple of 16 tokens. Data is aligned to 16 bytes.
+bool IsDecodeShape(const AttentionShape& shape);
+
+// For `sequences` sequences from `first_sequence` on, whose rows are one each from `first_row` on.
+// Sequences without pages (padding) give zeros. Deterministic. `workspace`: DecodeWorkspaceBytes,
+// zeroed once and left zeroed (arrival counters) or overwritten (partial results); of one stream.
+void DecodeAttention(const StepView* step, int64_t first_sequence, int64_t sequences,
+                     int64_t first_row, Matrix qkv, const AttentionShape& shape,
+                     const void* kv_data, Matrix out, void* workspace,
+                     const LaunchContext& context);
+int64_t DecodeWorkspaceBytes();
+
+}  // namespace mneme::cuda
+
+#endif  // MNEME_KERNELS_CUDA_ATTENTION_DECODE_H_
