@@ -1,0 +1,157 @@
+// What an update is made of: convolved targets, and how large its factors are.
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/fast_weight_device.cuh"
+#include "kernels/cuda/fast_weight_kernels.h"
+#include "kernels/cuda/float_vectors.cuh"
+
+namespace mneme::cuda {
+namespace {
+
+constexpr int kTaps = 5;
+constexpr int kConvThreads = 64;
+constexpr int kConvRows = 8;  // positions of a thread
+
+bool IsAligned(const void* p, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && stride % 8 == 0;
+}
+
+// A thread takes kWidth channels along kConvRows positions and keeps a window of five rows in
+// registers; grid (channels, positions, updates). Bound by memory.
+template <int kWidth, typename A>
+__global__ void __launch_bounds__(kConvThreads)
+    ConvolveKernel(const __grid_constant__ UpdateBatch batch, const float* conv,
+                   int64_t conv_stride) {
+  LetNextStart();
+  WaitForPrior();
+  const UpdateTask& task = batch.tasks[blockIdx.z];
+  const int64_t channel = (int64_t{blockIdx.x} * kConvThreads + threadIdx.x) * kWidth;
+  const int64_t first = int64_t{blockIdx.y} * kConvRows;
+  if (channel >= batch.d || first >= task.rows) return;
+
+  float taps[kTaps][kWidth];
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) taps[j][i] = conv[(channel + i) * conv_stride + j];
+  }
+  const auto row = [&](int64_t p) {
+    if (p < 0 || p >= task.rows) return Floats<kWidth>{};
+    return LoadFloats<kWidth>(static_cast<const A*>(task.target) + p * task.target_stride +
+                              channel);
+  };
+  A* out = static_cast<A*>(batch.convolved) + task.first_row * batch.d + channel;
+  Floats<kWidth> window[kTaps];
+#pragma unroll
+  for (int j = 1; j < kTaps; ++j) window[j] = row(first + j - 1 - kTaps / 2);
+#pragma unroll
+  for (int n = 0; n < kConvRows; ++n) {
+    const int64_t p = first + n;
+    if (p >= task.rows) return;
+#pragma unroll
+    for (int j = 1; j < kTaps; ++j) window[j - 1] = window[j];
+    window[kTaps - 1] = row(p + kTaps / 2);
+    Floats<kWidth> sum{};
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) {
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) sum.at[i] += taps[j][i] * window[j].at[i];
+    }
+    StoreFloats(out + p * batch.d, sum);
+  }
+}
+
+// Bits of |x|: ordered as the values, NaN above infinity.
+template <int kWidth, typename A>
+__device__ __forceinline__ uint32_t MaxBits(const A* row, int64_t count) {
+  uint32_t most = 0;
+#pragma unroll 4
+  for (int64_t i = threadIdx.x * kWidth; i < count; i += kUpdateThreads * kWidth) {
+    const Floats<kWidth> x = LoadFloats<kWidth>(row + i);
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) most = max(most, __float_as_uint(x.at[j]) & 0x7fffffffu);
+  }
+  return most;
+}
+
+// A block takes every gridDim.x-th row of v and z; grid (blocks, updates). Bound by memory.
+template <int kWidth, typename A>
+__global__ void __launch_bounds__(kUpdateThreads)
+    MaximaKernel(const __grid_constant__ UpdateBatch batch) {
+  LetNextStart();
+  WaitForPrior();
+  const UpdateTask& task = batch.tasks[blockIdx.y];
+  if (task.controlled()) return;
+  const A* values = static_cast<const A*>(batch.values) + task.first_row * batch.d;
+  uint32_t most_value = 0, most_z = 0;
+  for (int64_t row = blockIdx.x; row < task.rows; row += gridDim.x) {
+    most_value = max(most_value, MaxBits<kWidth>(values + row * batch.d, batch.d));
+    most_z =
+        max(most_z, MaxBits<kWidth>(static_cast<const A*>(task.z) + row * task.z_stride, batch.f));
+  }
+  most_value = __reduce_max_sync(~0u, most_value);
+  most_z = __reduce_max_sync(~0u, most_z);
+  if (threadIdx.x % 32 != 0) return;
+  atomicMax(&batch.control->maxima[blockIdx.y][0], most_value);
+  atomicMax(&batch.control->maxima[blockIdx.y][1], most_z);
+}
+
+int64_t MostRows(const UpdateBatch& batch) {
+  int64_t rows = 0;
+  for (int i = 0; i < batch.count; ++i) rows = std::max(rows, batch.tasks[i].rows);
+  return rows;
+}
+
+template <int kWidth, typename A>
+void LaunchConvolve(const UpdateBatch& batch, const Matrix& conv, const LaunchContext& context) {
+  constexpr int64_t kChannels = int64_t{kConvThreads} * kWidth;
+  const dim3 grid(static_cast<unsigned>((batch.d + kChannels - 1) / kChannels),
+                  static_cast<unsigned>((MostRows(batch) + kConvRows - 1) / kConvRows),
+                  static_cast<unsigned>(batch.count));
+  Launch(context, "ConvolveTargets", ConvolveKernel<kWidth, A>, grid, dim3(kConvThreads), 0, batch,
+         static_cast<const float*>(conv.data), conv.stride);
+}
+
+template <int kWidth, typename A>
+void LaunchMaxima(const UpdateBatch& batch, const LaunchContext& context) {
+  const int64_t blocks = std::min<int64_t>(MostRows(batch), int64_t{4} * context.num_sms);
+  Launch(context, "FindMaxima", MaximaKernel<kWidth, A>,
+         dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(batch.count)),
+         dim3(kUpdateThreads), 0, batch);
+}
+
+}  // namespace
+
+void ConvolveTargets(const UpdateBatch& batch, const Matrix& conv, const LaunchContext& context) {
+  bool vectors = batch.d % 8 == 0;
+  for (int i = 0; i < batch.count; ++i) {
+    vectors = vectors && IsAligned(batch.tasks[i].target, batch.tasks[i].target_stride);
+  }
+  if (batch.dtype == DType::kBF16) {
+    vectors ? LaunchConvolve<8, __nv_bfloat16>(batch, conv, context)
+            : LaunchConvolve<1, __nv_bfloat16>(batch, conv, context);
+  } else {
+    vectors ? LaunchConvolve<8, float>(batch, conv, context)
+            : LaunchConvolve<1, float>(batch, conv, context);
+  }
+}
+
+void FindMaxima(const UpdateBatch& batch, const LaunchContext& context) {
+  bool vectors = batch.d % 8 == 0 && batch.f % 8 == 0;
+  for (int i = 0; i < batch.count; ++i) {
+    vectors = vectors && IsAligned(batch.tasks[i].z, batch.tasks[i].z_stride);
+  }
+  if (batch.dtype == DType::kBF16) {
+    vectors ? LaunchMaxima<8, __nv_bfloat16>(batch, context)
+            : LaunchMaxima<1, __nv_bfloat16>(batch, context);
+  } else {
+    vectors ? LaunchMaxima<8, float>(batch, context) : LaunchMaxima<1, float>(batch, context);
+  }
+}
+
+}  // namespace mneme::cuda

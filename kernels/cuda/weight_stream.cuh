@@ -1,0 +1,372 @@
+#ifndef MNEME_KERNELS_CUDA_WEIGHT_STREAM_CUH_
+#define MNEME_KERNELS_CUDA_WEIGHT_STREAM_CUH_
+
+// Products of few rows with large weights, bound by reading the weights: SkinnyLinear and
+// ApplyDeltas. A launch works on `groups` of weights [n, k], each with at most eight rows of x of
+// its own. The work is cut into units, one *tile* of weight rows by one *slice* of k, and every
+// block, one a multiprocessor, takes equally many neighbouring units. In a block
+//   warp 0 streams the weights by bulk copies through a ring of stages in shared memory. It does
+//          not wait for the kernel in front, so the ring is full when that one ends;
+//   warp 1 asks for the weights after those (into the L2), waits for the kernel in front and then
+//          brings x for each segment, a run of the block's units of one group and slice;
+//   warp 2 adds up the sums of the consumers and stores them. If k is cut, a block leaves its part
+//          in global memory and the one that arrives last at a tile adds them in order of slices,
+//          so that results do not depend on who was last;
+//   the other warps, the consumers, multiply.
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/stream_plan.h"
+#include "kernels/cuda/weight_fragments.cuh"
+
+namespace mneme::cuda {
+
+// The weights of a group and its rows of x.
+struct StreamGroup {
+  const char* weights;
+  int32_t first_row;
+  int32_t row_count;
+};
+
+// What the groups of a launch share.
+struct StreamArgs {
+  int32_t n = 0, k = 0;
+  const __nv_bfloat16* x = nullptr;
+  int64_t x_stride = 0;
+  float4* partials = nullptr;    // [unit][lane], if k is cut
+  uint32_t* arrivals = nullptr;  // [group, tile], zero between launches
+};
+
+// The head of a block's shared memory. After it: the consumers' sums (two buffers), x, the ring.
+template <typename T, int kMaxGroups>
+struct StreamShared {
+  static constexpr int kConsumers = WeightMath<T>::kConsumerWarps;
+
+  uint64_t full[kMaxStages], empty[kMaxStages];
+  uint64_t x_full, x_empty, sums_full[2], sums_empty[2];
+  float4 sums[2][kConsumers][32];
+  StreamPlan plan;
+  StreamGroup groups[kMaxGroups];
+};
+
+template <typename T>
+constexpr int StreamThreads() {
+  return 32 * (3 + WeightMath<T>::kConsumerWarps);
+}
+template <typename T, int kMaxGroups>
+constexpr int StreamHeadBytes() {
+  return (static_cast<int>(sizeof(StreamShared<T, kMaxGroups>)) + 127) / 128 * 128;
+}
+
+// One block's part of a launch. `Store`: void(group, weight row, row of x within the group, sum).
+template <typename T, int kMaxGroups, typename Store>
+class WeightStream {
+ public:
+  // `shared`: with plan and groups filled in.
+  __device__ WeightStream(StreamShared<T, kMaxGroups>* shared, const StreamArgs& args,
+                          const Store& store)
+      : shared_(shared),
+        args_(args),
+        store_(store),
+        plan_(shared->plan),
+        lane_(static_cast<int>(threadIdx.x % 32)),
+        x_(reinterpret_cast<char*>(shared) + StreamHeadBytes<T, kMaxGroups>()),
+        ring_(x_ + plan_.x_bytes) {}
+
+  // All threads of the block.
+  __device__ void Run() {
+    if (threadIdx.x == 0) InitBarriers();
+    __syncthreads();
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    if (warp == 0) {
+      StreamWeights();
+    } else if (warp == 1) {
+      PrefetchWeights();
+      WaitForPrior();
+      LoadRows();
+    } else if (warp == 2) {
+      WaitForPrior();
+      StoreSums();
+    } else {
+      Consume(warp - 3);
+    }
+  }
+
+ private:
+  static constexpr int kConsumers = WeightMath<T>::kConsumerWarps;
+
+  // One group and slice; the block's tiles of it.
+  struct Segment {
+    int group, slice;
+    int first_tile, tile_count;
+    int first_k, k_count;
+
+    __device__ int bytes() const { return k_count * static_cast<int>(sizeof(T)); }
+    __device__ int chunks() const { return (bytes() + kChunkBytes - 1) / kChunkBytes; }
+    __device__ int chunk_bytes(int chunk) const {
+      return min(kChunkBytes, bytes() - chunk * kChunkBytes);
+    }
+  };
+
+  __device__ void InitBarriers() {
+    for (int i = 0; i < plan_.stages; ++i) {
+      InitBarrier(&shared_->full[i], 1);
+      InitBarrier(&shared_->empty[i], kConsumers);
+    }
+    InitBarrier(&shared_->x_full, 1);
+    InitBarrier(&shared_->x_empty, kConsumers);
+    for (int i = 0; i < 2; ++i) {
+      InitBarrier(&shared_->sums_full[i], kConsumers);
+      InitBarrier(&shared_->sums_empty[i], 1);
+    }
+    FenceBarrierInit();
+  }
+
+  template <typename F>
+  __device__ void ForEachSegment(const F& f) const {
+    const int64_t units = plan_.units();
+    int unit = static_cast<int>(units * blockIdx.x / gridDim.x);
+    const int last = static_cast<int>(units * (blockIdx.x + 1) / gridDim.x);
+    while (unit < last) {
+      Segment s;
+      s.first_tile = unit % plan_.tiles;
+      s.tile_count = min(plan_.tiles - s.first_tile, last - unit);
+      s.slice = unit / plan_.tiles % plan_.slices;
+      s.group = unit / plan_.tiles / plan_.slices;
+      s.first_k = s.slice * plan_.slice_k;
+      s.k_count = min(plan_.slice_k, args_.k - s.first_k);
+      f(s);
+      unit += s.tile_count;
+    }
+  }
+
+  __device__ int TileRows(int tile) const {
+    return min(plan_.tile_rows, args_.n - tile * plan_.tile_rows);
+  }
+
+  // This lane's row of a tile within a chunk, in global memory.
+  __device__ const char* Source(const Segment& s, int tile, int chunk) const {
+    const int64_t row = int64_t{tile} * plan_.tile_rows + lane_;
+    return shared_->groups[s.group].weights +
+           (row * args_.k + s.first_k) * static_cast<int64_t>(sizeof(T)) + chunk * kChunkBytes;
+  }
+
+  __device__ void StreamWeights() {
+    RingCursor cursor;
+    ForEachSegment([&](const Segment& s) {
+      for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
+        const int rows = TileRows(tile);
+        for (int chunk = 0; chunk < s.chunks(); ++chunk) {
+          const uint32_t bytes = static_cast<uint32_t>(s.chunk_bytes(chunk));
+          uint64_t* full = &shared_->full[cursor.stage];
+          WaitParity(&shared_->empty[cursor.stage], cursor.parity ^ 1);
+          if (lane_ == 0) ArriveExpecting(full, bytes * static_cast<uint32_t>(rows));
+          __syncwarp();
+          if (lane_ < rows) {
+            CopyOnce(ring_ + cursor.stage * plan_.stage_bytes + lane_ * kStageRowBytes,
+                     Source(s, tile, chunk), bytes, full);
+          }
+          cursor.Advance(plan_.stages);
+        }
+      }
+    });
+  }
+
+  // The chunks after those that the ring holds at first.
+  __device__ void PrefetchWeights() {
+    int index = 0;
+    const int end = plan_.stages + kPrefetchStages;
+    ForEachSegment([&](const Segment& s) {
+      for (int tile = s.first_tile; tile < s.first_tile + s.tile_count && index < end; ++tile) {
+        for (int chunk = 0; chunk < s.chunks() && index < end; ++chunk, ++index) {
+          if (index < plan_.stages || lane_ >= TileRows(tile)) continue;
+          PrefetchToL2(Source(s, tile, chunk), static_cast<uint32_t>(s.chunk_bytes(chunk)));
+        }
+      }
+    });
+    __syncwarp();
+  }
+
+  __device__ void LoadRows() {
+    uint32_t parity = 0;
+    ForEachSegment([&](const Segment& s) {
+      const StreamGroup& group = shared_->groups[s.group];
+      const uint32_t bytes = static_cast<uint32_t>(s.k_count) * sizeof(__nv_bfloat16);
+      WaitParity(&shared_->x_empty, parity ^ 1);
+      if (lane_ == 0) {
+        ArriveExpecting(&shared_->x_full, bytes * static_cast<uint32_t>(group.row_count));
+      }
+      __syncwarp();
+      if (lane_ < group.row_count) {
+        CopyShared(x_ + lane_ * plan_.x_row_bytes,
+                   args_.x + (group.first_row + lane_) * args_.x_stride + s.first_k, bytes,
+                   &shared_->x_full);
+      }
+      parity ^= 1;
+    });
+  }
+
+  __device__ void Consume(int consumer) {
+    RingCursor stages, buffers;
+    uint32_t x_parity = 0;
+    ForEachSegment([&](const Segment& s) {
+      WaitParity(&shared_->x_full, x_parity);
+      x_parity ^= 1;
+      const int x_row = min(lane_ / 4, shared_->groups[s.group].row_count - 1);
+      for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
+        const int last_row = TileRows(tile) - 1;
+        Sums sums[2];
+        for (int chunk = 0; chunk < s.chunks(); ++chunk) {
+          WaitParity(&shared_->full[stages.stage], stages.parity);
+          const char* stage = ring_ + stages.stage * plan_.stage_bytes;
+          const char* low = stage + min(lane_ / 4, last_row) * kStageRowBytes;
+          const char* high = stage + min(lane_ / 4 + 8, last_row) * kStageRowBytes;
+          const auto* x = reinterpret_cast<const __nv_bfloat16*>(x_ + x_row * plan_.x_row_bytes) +
+                          chunk * (kChunkBytes / static_cast<int>(sizeof(T)));
+          if (s.chunk_bytes(chunk) == kChunkBytes) {
+            MultiplyChunk<true>(low, high, x, kChunkBytes, consumer, sums);
+          } else {
+            MultiplyChunk<false>(low, high, x, s.chunk_bytes(chunk), consumer, sums);
+          }
+          __syncwarp();
+          if (lane_ == 0) Arrive(&shared_->empty[stages.stage]);
+          stages.Advance(plan_.stages);
+        }
+        WaitParity(&shared_->sums_empty[buffers.stage], buffers.parity ^ 1);
+        shared_->sums[buffers.stage][consumer][lane_] =
+            make_float4(sums[0].sum[0] + sums[1].sum[0], sums[0].sum[1] + sums[1].sum[1],
+                        sums[0].sum[2] + sums[1].sum[2], sums[0].sum[3] + sums[1].sum[3]);
+        __syncwarp();
+        if (lane_ == 0) Arrive(&shared_->sums_full[buffers.stage]);
+        buffers.Advance(2);
+      }
+      if (lane_ == 0) Arrive(&shared_->x_empty);
+    });
+  }
+
+  // The consumers take 64 bytes of each weight row in turn. x: from the chunk's first column on.
+  template <bool kWhole>
+  __device__ void MultiplyChunk(const char* low_row, const char* high_row, const __nv_bfloat16* x,
+                                int bytes, int consumer, Sums (&sums)[2]) const {
+    constexpr int kStepBytes = 64;
+#pragma unroll
+    for (int step = 0; step < kChunkBytes / kStepBytes / kConsumers; ++step) {
+      const int first = (step * kConsumers + consumer) * kStepBytes;
+      if (!kWhole && first >= bytes) break;  // the same in all lanes
+      const int at = first + lane_ % 4 * 16;
+      const bool in = kWhole || at < bytes;
+      const uint4 zero = make_uint4(0, 0, 0, 0);
+      const uint4 low = in ? *reinterpret_cast<const uint4*>(low_row + at) : zero;
+      const uint4 high = in ? *reinterpret_cast<const uint4*>(high_row + at) : zero;
+      // Beyond the end zero weights meet the chunk's first values, which are there.
+      const int k = in ? at / static_cast<int>(sizeof(T)) : 0;
+      WeightMath<T>::Multiply(low, high, x + k, sums);
+    }
+  }
+
+  __device__ void StoreSums() {
+    RingCursor buffers;
+    ForEachSegment([&](const Segment& s) {
+      for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
+        WaitParity(&shared_->sums_full[buffers.stage], buffers.parity);
+        float4 sum = shared_->sums[buffers.stage][0][lane_];
+        for (int i = 1; i < kConsumers; ++i) Add(sum, shared_->sums[buffers.stage][i][lane_]);
+        __syncwarp();
+        if (lane_ == 0) Arrive(&shared_->sums_empty[buffers.stage]);
+        buffers.Advance(2);
+        if (plan_.slices == 1 || AddSlices(s, tile, sum)) StoreTile(s.group, tile, sum);
+      }
+    });
+  }
+
+  __device__ static void Add(float4& sum, const float4& other) {
+    sum.x += other.x;
+    sum.y += other.y;
+    sum.z += other.z;
+    sum.w += other.w;
+  }
+
+  // Leaves this slice's sums; true in the block that was last, with the sums of all slices.
+  __device__ bool AddSlices(const Segment& s, int tile, float4& sum) const {
+    const int64_t cell = int64_t{s.group} * plan_.tiles + tile;
+    float4* partials = args_.partials + cell * plan_.slices * 32 + lane_;
+    __stcg(partials + s.slice * 32, sum);
+    __threadfence();
+    __syncwarp();
+    uint32_t before = 0;
+    if (lane_ == 0) before = atomicAdd(args_.arrivals + cell, 1u);
+    before = __shfl_sync(~0u, before, 0);
+    if (before + 1 < static_cast<uint32_t>(plan_.slices)) return false;
+    __threadfence();
+    sum = __ldcg(partials);
+    for (int i = 1; i < plan_.slices; ++i) Add(sum, __ldcg(partials + i * 32));
+    if (lane_ == 0) args_.arrivals[cell] = 0;
+    return true;
+  }
+
+  __device__ void StoreTile(int group_index, int tile, const float4& sum) const {
+    const StreamGroup& group = shared_->groups[group_index];
+    const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+    const int rows = TileRows(tile);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane_ / 4 + i / 2 * 8, x_row = lane_ % 4 * 2 + i % 2;
+      if (row >= rows || x_row >= group.row_count) continue;
+      store_(group, tile * plan_.tile_rows + row, x_row, values[i]);
+    }
+  }
+
+  StreamShared<T, kMaxGroups>* shared_;
+  const StreamArgs& args_;
+  const Store& store_;
+  const StreamPlan plan_;
+  const int lane_;
+  char* const x_;
+  char* const ring_;
+};
+
+// Arguments of a launch on `x` with the workspace's parts.
+inline StreamArgs MakeStreamArgs(int64_t n, const Matrix& x, void* workspace) {
+  StreamArgs args;
+  args.n = static_cast<int32_t>(n);
+  args.k = static_cast<int32_t>(x.cols);
+  args.x = static_cast<const __nv_bfloat16*>(x.data);
+  args.x_stride = x.stride;
+  args.arrivals = static_cast<uint32_t*>(workspace);
+  args.partials = reinterpret_cast<float4*>(static_cast<char*>(workspace) + kStreamArrivalBytes);
+  return args;
+}
+
+// Whether bulk copies can bring the rows of `x` to shared memory.
+inline bool CanStreamRows(const Matrix& x) {
+  return x.dtype == DType::kBF16 && x.cols % 8 == 0 && x.cols <= INT32_MAX / 2 &&
+         reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && (x.rows == 1 || x.stride % 8 == 0);
+}
+
+// Launches one block a multiprocessor, with as much shared memory as a plan counts on.
+template <typename T, auto kKernel, typename... Args>
+void LaunchStream(const LaunchContext& context, const char* name, Args&&... args) {
+  // Once for each kernel: an attribute of the function.
+  static const cudaError_t allowed = [] {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kStreamSharedBytes);
+    if (error != cudaSuccess) return error;
+    return cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared);
+  }();
+  context.errors->Check(allowed, name);
+  Launch(context, name, kKernel, dim3(static_cast<unsigned>(context.num_sms)),
+         dim3(StreamThreads<T>()), kStreamSharedBytes, std::forward<Args>(args)...);
+}
+
+}  // namespace mneme::cuda
+
+#endif  // MNEME_KERNELS_CUDA_WEIGHT_STREAM_CUH_
