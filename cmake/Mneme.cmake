@@ -75,6 +75,9 @@ function(mneme_test name)
   cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest_main)
+  # Libraries that programs load themselves lie beside the programs.
+  set_target_properties(${name} PROPERTIES
+    BUILD_RPATH "${CMAKE_BINARY_DIR}/bin" BUILD_RPATH_USE_ORIGIN ON)
   mneme_add_test(${name} COMMAND ${name} LABELS ${arg_LABELS} TIMEOUT ${arg_TIMEOUT})
 endfunction()
 

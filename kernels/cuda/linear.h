@@ -15,8 +15,7 @@
 
 namespace mneme::cuda {
 
-// One product out = alpha · op(a) op(b) + beta · out, in the row-major sense, of `batch` problems
-// that lie `*_stride` elements apart (0 with one).
+// One product out = alpha · op(a) op(b) + bias + beta · out, in the row-major sense.
 struct Product {
   const void* a = nullptr;  // [m, k], or [k, m] if a_transposed
   const void* b = nullptr;  // [n, k] as weights are (out = a bᵀ), or [k, n] if b_plain
@@ -31,7 +30,8 @@ struct Product {
 };
 
 // cuBLASLt: plans are found by trying the library's candidates on the device when a shape is first
-// seen outside a capture (rows are rounded up to a power of two for that), then kept. One thread.
+// seen outside a capture (many rows are rounded up for that), then kept. bf16 accumulates in
+// float32, float32 never goes through TF32. One thread.
 class ProductPlans {
  public:
   static absl::StatusOr<std::unique_ptr<ProductPlans>> Create();
@@ -49,7 +49,7 @@ inline constexpr int64_t kSkinnyRows = 8;
 void SkinnyLinear(Matrix x, const void* weight, const void* bias, bool accumulate, Matrix out,
                   void* workspace, const LaunchContext& context);
 int64_t SkinnyWorkspaceBytes();
-// Whether SkinnyLinear takes these arguments.
+// Whether SkinnyLinear takes these arguments, W being aligned to 16 bytes.
 bool IsSkinny(const Matrix& x, const Matrix& out);
 
 }  // namespace mneme::cuda
