@@ -7,7 +7,8 @@
 namespace mneme {
 namespace {
 
-constexpr double kLogProbTolerance = 1e-4;  // rows of a step change the order of a matmul's sums
+// Rows of a step change the order of a matmul's sums.
+double LogProbTolerance(BackendKind backend) { return IsCuda(backend) ? 1e-3 : 1e-4; }
 
 // What one client does: reads `prompt` into a session and lets it write; an empty id is a
 // throw-away session, whose prompt is the generation's input.
@@ -77,40 +78,44 @@ std::vector<float> GeneratedLogProbs(const Call& call) {
   return all;
 }
 
-class IsolationTest : public testing::TestWithParam<std::string> {
+class IsolationTest : public testing::TestWithParam<std::tuple<std::string, BackendKind>> {
  protected:
-  const std::filesystem::path dir_ = Golden(GetParam()).dir();
+  void SetUp() override { MNEME_SKIP_WITHOUT_BACKEND(options_.backend); }
+
+  const std::filesystem::path dir_ = Golden(std::get<0>(GetParam())).dir();
+  const HarnessOptions options_ = {.backend = std::get<1>(GetParam())};
+  const double tolerance_ = LogProbTolerance(options_.backend);
 };
 
 TEST_P(IsolationTest, ManySessionsInSharedStepsGiveWhatEachGivesAlone) {
-  LoopHarness together(dir_);
+  LoopHarness together(dir_, options_);
   const std::vector<Work> all = ManyKinds();
   std::vector<Running> running;
   for (const Work& work : all) running.push_back(Start(together, work));
   RunToEnd(together, running);
   for (size_t i = 0; i < all.size(); ++i) {
     SCOPED_TRACE(i);
-    LoopHarness alone(dir_);
+    LoopHarness alone(dir_, options_);
     std::vector<Running> expected;
     expected.push_back(Start(alone, all[i]));
     RunToEnd(alone, expected);
     EXPECT_EQ(running[i].generate->TokenIds(), expected[0].generate->TokenIds());
     EXPECT_LT(MaxDifference(GeneratedLogProbs(*running[i].generate),
                             GeneratedLogProbs(*expected[0].generate)),
-              kLogProbTolerance);
+              tolerance_);
     if (all[i].id.empty()) continue;
     EXPECT_LT(
         MaxDifference(running[i].append->AppendLogProbs(), expected[0].append->AppendLogProbs()),
-        kLogProbTolerance);
+        tolerance_);
     EXPECT_EQ(together.Info(all[i].id).position, alone.Info(all[i].id).position);
   }
 }
 
 TEST_P(IsolationTest, SessionsThatJoinARunningOneDoNotChangeIt) {
-  LoopHarness engine(dir_);
+  LoopHarness engine(dir_, options_);
   engine.Create("first");
   engine.Append("first", RandomTokens(40, 1));
-  LoopHarness alone(dir_);
+  LoopHarness alone(dir_, options_);
   alone.Create("first");
   alone.Append("first", RandomTokens(40, 1));
   const auto expected = alone.Generate("first", Sampled(60, 9));
@@ -128,9 +133,13 @@ TEST_P(IsolationTest, SessionsThatJoinARunningOneDoNotChangeIt) {
   EXPECT_EQ(first->TokenIds(), expected->TokenIds());
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, IsolationTest,
-                         testing::Values("qwen3-window-yarn", "llama-input-target"),
-                         [](const auto& param) { return param.param.substr(0, 5); });
+INSTANTIATE_TEST_SUITE_P(
+    Fixtures, IsolationTest,
+    testing::Combine(testing::Values("qwen3-window-yarn", "llama-input-target"),
+                     testing::Values(BackendKind::kCpuFloat32, BackendKind::kCudaFloat32)),
+    [](const auto& param) {
+      return std::get<0>(param.param).substr(0, 5) + "_" + NameOf(std::get<1>(param.param));
+    });
 
 class TenantTest : public testing::Test {
  protected:

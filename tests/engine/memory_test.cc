@@ -2,7 +2,12 @@
 // so, and nobody holds memory while waiting for more (DESIGN §2.8, §2.9). LoopHarness::Step holds
 // the inequality at every step of every test.
 
+#include <future>
+
+#include "engine/engine.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/engine/forwarding_backend.h"
 #include "tests/engine/loading/tiny_model.h"
 #include "tests/engine/loop_harness.h"
 
@@ -165,6 +170,107 @@ TEST_F(MemoryTest, FrozenSessionsHoldNoFastWeights) {
   engine_->Create("s", {.freeze = true});
   engine_->Append("s", Tokens(16));
   EXPECT_EQ(engine_->Info("s").device_bytes, kPageBytes);
+}
+
+// --- Pools among which the memory is divided. ---
+
+// A device whose memory is taken up when it is allocated, and which says how much there is.
+class SmallDevice final : public ForwardingBackend {
+ public:
+  SmallDevice(std::unique_ptr<Backend> inner, std::vector<int64_t>* allocated)
+      : ForwardingBackend(std::move(inner)), allocated_(*allocated) {}
+
+  bool commits_on_touch() const override { return false; }
+  int64_t FreeBytes() const override { return 1 << 20; }
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
+    allocated_.push_back(bytes);
+    return ForwardingBackend::Allocate(bytes);
+  }
+
+ private:
+  std::vector<int64_t>& allocated_;
+};
+
+// Four sessions of 64 tokens: 16 pages, 4 ΔW, 4 open chunks.
+class DividedMemoryTest : public MemoryTest {
+ protected:
+  static constexpr int64_t kSessionBytes = 4 * kPageBytes + kLearningBytes;
+
+  void SetUp() override {
+    TinyModel model;
+    model.config["max_position_embeddings"] = 1024;
+    model.Write(dir_.path());
+    HarnessOptions options = {
+        .engine = {.max_step_tokens = 16, .cache_bytes = 4 * kSessionBytes, .session_tokens = 64}};
+    options.wrap_backend = [this](std::unique_ptr<Backend> inner) {
+      return std::make_unique<SmallDevice>(std::move(inner), &allocated_);
+    };
+    engine_ = std::make_unique<LoopHarness>(dir_.path(), options);
+  }
+
+  void CreateAndRead(const std::string& id, size_t tokens) {
+    engine_->Create(id);
+    ASSERT_TRUE(EndedOk(*engine_->Append(id, Tokens(tokens))));
+  }
+
+  std::vector<int64_t> allocated_;
+};
+
+TEST_F(DividedMemoryTest, EachPoolIsAllocatedAtTheStartAndNothingLater) {
+  ASSERT_GE(allocated_.size(), 3u);
+  const std::vector<int64_t> pools(allocated_.end() - 3, allocated_.end());
+  EXPECT_EQ(pools, (std::vector<int64_t>{16 * kPageBytes, 4 * 384, 4 * 320}));
+  const size_t at_start = allocated_.size();
+  CreateAndRead("s", 40);
+  EXPECT_TRUE(EndedOk(*engine_->Generate("s", GreedyRequest(20))));
+  EXPECT_EQ(allocated_.size(), at_start);
+}
+
+TEST_F(DividedMemoryTest, AnEmptyPoolIsAReasonToTryAgainLater) {
+  for (const std::string id : {"a", "b", "c", "d"}) CreateAndRead(id, 3);
+  EXPECT_EQ(load().device_bytes_used, 4 * (kPageBytes + 320)) << "a third of the memory";
+  engine_->Create("e");
+  ExpectExhausted(*engine_->Append("e", Tokens(3)), /*retryable=*/true);
+  engine_->Append("a", Tokens(1));  // closes its chunk
+  EXPECT_TRUE(EndedOk(*engine_->Append("e", Tokens(3))));
+}
+
+TEST_F(DividedMemoryTest, WhatAPoolCanNeverHoldIsRefusedAtOnceWithItsName) {
+  engine_->Create("s");
+  const auto call = engine_->Generate("s", GreedyRequest(17 * 16 - 1, Tokens(1)));
+  ExpectExhausted(*call, /*retryable=*/false);
+  EXPECT_THAT(std::string(call->end->message()),
+              testing::AllOf(testing::HasSubstr("keys and values"),
+                             testing::HasSubstr("--session_tokens")));
+  EXPECT_TRUE(EndedOk(*engine_->Generate("s", GreedyRequest(16 * 16 - 1, Tokens(1)))));
+}
+
+TEST_F(DividedMemoryTest, WaitingRequestsRunWhenAPoolHasBlocksAgain) {
+  std::vector<std::unique_ptr<Call>> calls;
+  std::vector<Call*> running;
+  for (uint32_t i = 0; i < 9; ++i) {
+    calls.push_back(engine_->StartGenerate("", GreedyRequest(10, Tokens(3 + i))));
+    running.push_back(calls.back().get());
+  }
+  engine_->RunAll(running);
+  for (const Call* call : running) EXPECT_TRUE(EndedOk(*call));
+  EXPECT_EQ(load().device_bytes_used, 0);
+  EXPECT_EQ(load().device_bytes_reserved, 0);
+}
+
+TEST_F(DividedMemoryTest, AShareOfWhatTheModelLeavesFreeIsTheDefault) {
+  auto backend = std::make_unique<SmallDevice>(
+      *CreateTestBackend(BackendKind::kCpuFloat32, /*cpu_threads=*/1), &allocated_);
+  ServedModel model = LoadServedModel(dir_.path(), /*with_tokenizer=*/false, *backend);
+  const Clock clock;
+  StatsSink stats;
+  const auto engine =
+      Engine::Create({.max_step_tokens = 16, .device_memory_fraction = 0.25, .session_tokens = 64},
+                     std::move(backend), std::move(model), clock, stats);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  std::promise<EngineLoad> promise;
+  (*engine)->GetLoad([&promise](absl::StatusOr<EngineLoad> load) { promise.set_value(*load); });
+  EXPECT_EQ(promise.get_future().get().device_bytes_limit, 1 << 18);
 }
 
 }  // namespace

@@ -40,6 +40,15 @@ TEST(PlanStepTest, ManyStreamsLeaveAQuarterToPrefill) {
   EXPECT_EQ(PlannedFor(plan, 100), 16);
 }
 
+TEST(PlanStepTest, NoMoreTakePartThanCanDrawAtOnce) {
+  std::vector<Candidate> candidates(1000, {.rows_wanted = 1, .decoding = true});
+  EXPECT_EQ(PlanStep(candidates, 4096).size(), static_cast<size_t>(kMaxStepSequences));
+  candidates.push_back({.rows_wanted = 1000});
+  const auto plan = PlanStep(candidates, 4096);
+  EXPECT_EQ(plan.size(), static_cast<size_t>(kMaxStepSequences));
+  EXPECT_EQ(PlannedFor(plan, 1000), 1000) << "places are left to prefill too";
+}
+
 TEST(PlanStepTest, LeastRecentlyServedComesFirstThenWhoArrivedFirst) {
   const std::vector<Candidate> candidates = {{.rows_wanted = 40, .last_step = 5, .arrival = 1},
                                              {.rows_wanted = 40, .last_step = 3, .arrival = 9},

@@ -1,0 +1,144 @@
+#include "tests/engine/repeating_backend.h"
+
+#include <map>
+#include <sstream>
+#include <string>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "gtest/gtest.h"
+#include "tests/engine/forwarding_backend.h"
+
+namespace mneme {
+namespace {
+
+std::ostream& operator<<(std::ostream& out, const Matrix& m) {
+  return out << m.data << '[' << m.rows << ',' << m.cols << ',' << m.stride << ']';
+}
+
+class RepeatingStream final : public ForwardingStream {
+ public:
+  RepeatingStream(std::unique_ptr<Stream> inner, RepeatCounts* counts)
+      : ForwardingStream(std::move(inner)), counts_(*counts) {}
+
+  void BeginStep(const RowBatch& batch) override {
+    padded_rows_ = batch.padded_rows;
+    decodes_ = batch.waves.size() <= 1 && batch.sequences.size() == batch.token_ids.size();
+    ForwardingStream::BeginStep(batch);
+  }
+  void Repeat(uint64_t key, const std::function<void()>& operations) override {
+    EXPECT_TRUE(decodes_);
+    calls_.str("");
+    Note("rows", padded_rows_);
+    repeating_ = true;
+    operations();
+    repeating_ = false;
+    const auto [known, is_new] = recorded_.emplace(key, calls_.str());
+    ++(is_new ? counts_.recorded : counts_.repeated);
+    EXPECT_EQ(known->second, calls_.str());
+  }
+
+  void CopyFromHost(void* device, const void* host, int64_t bytes) override {
+    EXPECT_FALSE(repeating_);
+    ForwardingStream::CopyFromHost(device, host, bytes);
+  }
+  void CopyToHost(void* host, const void* device, int64_t bytes) override {
+    EXPECT_FALSE(repeating_);
+    ForwardingStream::CopyToHost(host, device, bytes);
+  }
+  void CopyRows(Matrix from, Matrix to) override {
+    Note("CopyRows", from, to);
+    ForwardingStream::CopyRows(from, to);
+  }
+  void GatherRows(Matrix in, absl::Span<const int32_t> rows, Matrix out) override {
+    EXPECT_FALSE(repeating_) << "the list of rows is an argument that differs";
+    ForwardingStream::GatherRows(in, rows, out);
+  }
+  void Embed(Matrix table, Matrix out) override {
+    Note("Embed", table, out);
+    ForwardingStream::Embed(table, out);
+  }
+  void ComputeRope(const RopeSpec& rope, Matrix out) override {
+    Note("ComputeRope", rope.inverse_frequencies.data(), out);
+    ForwardingStream::ComputeRope(rope, out);
+  }
+  void RotateAndStore(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                      const KvLayer& kv) override {
+    Note("RotateAndStore", qkv, norm.q_weight, rope, kv.data, kv.group);
+    ForwardingStream::RotateAndStore(qkv, shape, norm, rope, kv);
+  }
+  void Attention(Matrix qkv, const QkvShape& shape, const KvLayer& kv, int64_t window, float scale,
+                 Matrix out) override {
+    Note("Attention", qkv, kv.data, window, scale, out);
+    ForwardingStream::Attention(qkv, shape, kv, window, scale, out);
+  }
+  void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) override {
+    Note("RmsNorm", in, weight, epsilon, out);
+    ForwardingStream::RmsNorm(in, weight, epsilon, out);
+  }
+  void Linear(Matrix x, const PackedMatrix& weight, const void* bias, bool accumulate,
+              Matrix out) override {
+    Note("Linear", x, &weight, bias, accumulate, out);
+    ForwardingStream::Linear(x, weight, bias, accumulate, out);
+  }
+  void SwiGlu(Matrix gate_up, Matrix z) override {
+    Note("SwiGlu", gate_up, z);
+    ForwardingStream::SwiGlu(gate_up, z);
+  }
+  void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
+                   Matrix y) override {
+    Note("DownProject", wave, layer, z, &w_down, y);
+    ForwardingStream::DownProject(wave, layer, z, w_down, y);
+  }
+  void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override {
+    Note("KeepRows", wave, rows, offset_bytes);
+    ForwardingStream::KeepRows(wave, rows, offset_bytes);
+  }
+  void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
+                         ChunkUpdateResult* results) override {
+    EXPECT_FALSE(repeating_);
+    ForwardingStream::UpdateFastWeights(layer, updates, results);
+  }
+  void Sample(Matrix logits, void* out) override {
+    Note("Sample", logits, out);
+    ForwardingStream::Sample(logits, out);
+  }
+
+ private:
+  template <typename... Arguments>
+  void Note(const char* name, const Arguments&... arguments) {
+    calls_ << name;
+    ((calls_ << ' ' << arguments), ...);
+    calls_ << '\n';
+  }
+
+  RepeatCounts& counts_;
+  int64_t padded_rows_ = 0;
+  bool decodes_ = false, repeating_ = false;
+  std::ostringstream calls_;
+  std::map<uint64_t, std::string> recorded_;
+};
+
+class RepeatingBackend final : public ForwardingBackend {
+ public:
+  RepeatingBackend(std::unique_ptr<Backend> inner, RepeatCounts* counts)
+      : ForwardingBackend(std::move(inner)), counts_(counts) {}
+
+  int64_t RepeatableRows(int64_t rows) const override { return (rows + 3) / 4 * 4; }
+  absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
+    MNEME_ASSIGN_OR_RETURN(auto stream, ForwardingBackend::CreateStream());
+    return std::make_unique<RepeatingStream>(std::move(stream), counts_);
+  }
+
+ private:
+  RepeatCounts* const counts_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> MakeRepeatingBackend(std::unique_ptr<Backend> inner,
+                                              RepeatCounts* counts) {
+  return std::make_unique<RepeatingBackend>(std::move(inner), counts);
+}
+
+}  // namespace mneme
