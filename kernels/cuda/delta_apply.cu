@@ -72,7 +72,7 @@ __device__ void PlanGroups(const GroupRange& range, const StreamArgs& args,
 
 // Threads and data: weight_stream.cuh. Bound by reading every group's ΔW once.
 template <typename T>
-__global__ void __launch_bounds__(StreamThreads<T>())
+__global__ void __launch_bounds__(StreamThreads<T>(), StreamMinBlocks<T>())
     ApplyDeltasKernel(const __grid_constant__ StreamArgs args,
                       const __grid_constant__ DeltaOut<T> out) {
   LetNextStart();

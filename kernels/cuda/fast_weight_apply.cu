@@ -57,6 +57,21 @@ class Rounding {
   uint32_t seed_;
 };
 
+// Σ x² in float32 where it is in its range, else in double.
+template <int kWidth>
+__device__ __forceinline__ double SumSquares(const Floats<kWidth>& x) {
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) sum = fmaf(x.at[i], x.at[i], sum);
+  if (sum < 1e37f) return static_cast<double>(sum);
+  double wide = 0;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    wide += static_cast<double>(x.at[i]) * static_cast<double>(x.at[i]);
+  }
+  return wide;
+}
+
 // One row of one update. T: what ΔW accumulates in; R: what products read, T itself or a copy.
 template <int kWidth, typename A, typename T, typename R>
 class RowUpdate {
@@ -115,27 +130,21 @@ class RowUpdate {
 
   __device__ void Combine(int64_t i, const Floats<kWidth>& u, const Floats<kWidth>& old) {
     if (i >= f_) return;
-    Floats<kWidth> candidate;
-    float squares = 0;
+    update_squares_ += SumSquares(u);
+    Floats<kWidth> values;
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      candidate.at[j] = fmaf(keep_, old.at[j], scale_ * u.at[j]);
-      squares = fmaf(u.at[j], u.at[j], squares);
-    }
-    update_squares_ += static_cast<double>(squares);
+    for (int j = 0; j < kWidth; ++j) values.at[j] = fmaf(keep_, old.at[j], scale_ * u.at[j]);
     T rounded[kWidth];
-    rounding_.Round(candidate, first_element_ + i, rounded);
-    squares = 0;
+    rounding_.Round(values, first_element_ + i, rounded);
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
-      candidate.at[j] = ToFloat(rounded[j]);
-      squares = fmaf(candidate.at[j], candidate.at[j], squares);
-      if constexpr (sizeof(R) == 1) largest_ = fmaxf(largest_, fabsf(candidate.at[j]));
+      values.at[j] = ToFloat(rounded[j]);
+      if constexpr (sizeof(R) == 1) largest_ = fmaxf(largest_, fabsf(values.at[j]));
     }
-    delta_squares_ += static_cast<double>(squares);
+    delta_squares_ += SumSquares(values);
     if (!write_) return;
     StoreElements<kWidth>(values_ + i, rounded);
-    if constexpr (sizeof(R) > 1 && !std::is_same_v<T, R>) StoreFloats(copy_ + i, candidate);
+    if constexpr (sizeof(R) > 1 && !std::is_same_v<T, R>) StoreFloats(copy_ + i, values);
   }
 
   const A* u_;

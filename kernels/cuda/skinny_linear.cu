@@ -27,7 +27,7 @@ struct LinearOut {
 
 // Threads and data: weight_stream.cuh. Bound by reading the weights once.
 template <typename Out>
-__global__ void __launch_bounds__(StreamThreads<__nv_bfloat16>())
+__global__ void __launch_bounds__(StreamThreads<__nv_bfloat16>(), StreamMinBlocks<__nv_bfloat16>())
     SkinnyLinearKernel(const char* weights, int rows, const __grid_constant__ StreamPlan plan,
                        const __grid_constant__ StreamArgs args,
                        const __grid_constant__ LinearOut<Out> out) {

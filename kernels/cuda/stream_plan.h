@@ -9,9 +9,9 @@
 
 namespace mneme::cuda {
 
-// Shared memory of a block: two blocks fit into a multiprocessor of sm_90, so that the next
-// kernel's weights are on their way before this one has ended.
-inline constexpr int kStreamSharedBytes = 115712;
+// Shared memory of a block: two blocks and those of the small kernels between them fit into a
+// multiprocessor of sm_90, so that the next weights are on their way before a product has ended.
+inline constexpr int kStreamSharedBytes = 110 * 1024;
 // A stage of the ring holds so many bytes of each weight row of a tile, which is read in steps of
 // 64: the padding puts neighbouring rows into different banks.
 inline constexpr int kChunkBytes = 1024;

@@ -61,6 +61,11 @@ template <typename T>
 constexpr int StreamThreads() {
   return 32 * (3 + WeightMath<T>::kConsumerWarps);
 }
+// Limits registers so that two blocks and the small kernels between them fit a multiprocessor.
+template <typename T>
+constexpr int StreamMinBlocks() {
+  return WeightMath<T>::kConsumerWarps <= 4 ? 4 : 2;
+}
 template <typename T, int kMaxGroups>
 constexpr int StreamHeadBytes() {
   return (static_cast<int>(sizeof(StreamShared<T, kMaxGroups>)) + 127) / 128 * 128;
@@ -256,19 +261,22 @@ class WeightStream {
   template <bool kWhole>
   __device__ void MultiplyChunk(const char* low_row, const char* high_row, const __nv_bfloat16* x,
                                 int bytes, int consumer, Sums (&sums)[2]) const {
-    constexpr int kStepBytes = 64;
+    constexpr int kStepBytes = 64, kSteps = kChunkBytes / kStepBytes / kConsumers;
+    uint4 low[kSteps], high[kSteps];
+    const int first = consumer * kStepBytes + lane_ % 4 * 16;
 #pragma unroll
-    for (int step = 0; step < kChunkBytes / kStepBytes / kConsumers; ++step) {
-      const int first = (step * kConsumers + consumer) * kStepBytes;
-      if (!kWhole && first >= bytes) break;  // the same in all lanes
-      const int at = first + lane_ % 4 * 16;
+    for (int step = 0; step < kSteps; ++step) {
+      const int at = first + step * kConsumers * kStepBytes;
       const bool in = kWhole || at < bytes;
-      const uint4 zero = make_uint4(0, 0, 0, 0);
-      const uint4 low = in ? *reinterpret_cast<const uint4*>(low_row + at) : zero;
-      const uint4 high = in ? *reinterpret_cast<const uint4*>(high_row + at) : zero;
+      low[step] = in ? *reinterpret_cast<const uint4*>(low_row + at) : make_uint4(0, 0, 0, 0);
+      high[step] = in ? *reinterpret_cast<const uint4*>(high_row + at) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const int at = first + step * kConsumers * kStepBytes;
       // Beyond the end zero weights meet the chunk's first values, which are there.
-      const int k = in ? at / static_cast<int>(sizeof(T)) : 0;
-      WeightMath<T>::Multiply(low, high, x + k, sums);
+      const int k = kWhole || at < bytes ? at / static_cast<int>(sizeof(T)) : 0;
+      WeightMath<T>::Multiply(low[step], high[step], x + k, sums);
     }
   }
 
