@@ -107,7 +107,7 @@ class WarpPiece {
 #pragma unroll
       for (int i = 0; i < kSlabTokens * kChunks / 32; ++i) {
         const int row = i * (32 / kChunks) + lane_ / kChunks;
-        const bool valid = token + row < piece_.span.end;
+        const bool valid = token + row >= piece_.span.first && token + row < piece_.span.end;
         const BFloat16* const key = keys + (valid ? row * token_stride : 0) + chunk * 8;
         const uint32_t to = StageAddress(stage) + Place(row, chunk);
         CopyAsync16(to, key, valid);
