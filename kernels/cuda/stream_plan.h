@@ -62,18 +62,35 @@ __host__ __device__ constexpr bool StreamFits(int64_t groups, int64_t n, int k, 
          (cells <= kStreamArrivals && cells * slices * kUnitPartialBytes <= kStreamPartialBytes);
 }
 
-// Of tile heights, the one with which the busiest block has the fewest weight rows to read; low
-// tiles, which use the tensor cores less, only for a gain that shows.
-__host__ __device__ inline int TileRowsFor(int parts, int n, int blocks) {
-  int best = kMaxTileRows;
-  int64_t best_cost = 0;
+// How many stages of tiles of so many rows the ring has.
+__host__ __device__ constexpr int RingStages(int tile_rows, int ring_bytes) {
+  const int stages = ring_bytes / (tile_rows * kStageRowBytes);
+  return stages < kMaxStages ? stages : kMaxStages;
+}
+
+// The weight rows that the busiest block reads.
+__host__ __device__ constexpr int BusiestRows(int parts, int n, int blocks, int tile_rows) {
+  return CeilDivide(parts * CeilDivide(n, tile_rows), blocks) * tile_rows;
+}
+
+// Of the tile heights that share the work evenly, to 1.5 %, the largest that fills the ring enough
+// (64 KB under way hide the memory's latency), else the one that fills it best.
+__host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int ring_bytes) {
+  constexpr int kEnoughStageRows = 60;
+  int64_t least = INT64_MAX;
   for (int rows = kMaxTileRows; rows >= kMinTileRows; --rows) {
-    const int64_t units = int64_t{parts} * CeilDivide(n, rows);
-    const int64_t cost = (units + blocks - 1) / blocks * rows;
-    if (best_cost == 0 || cost * 64 < best_cost * 63) {
-      best_cost = cost;
-      best = rows;
+    const int64_t busiest = BusiestRows(parts, n, blocks, rows);
+    if (busiest < least) least = busiest;
+  }
+  int best = 0, best_fill = 0;
+  for (int rows = kMaxTileRows; rows >= kMinTileRows; --rows) {
+    const int stage_rows = RingStages(rows, ring_bytes) * rows;
+    const int fill = stage_rows < kEnoughStageRows ? stage_rows : kEnoughStageRows;
+    if (int64_t{64} * BusiestRows(parts, n, blocks, rows) > 65 * least || fill <= best_fill) {
+      continue;
     }
+    best = rows;
+    best_fill = fill;
   }
   return best;
 }
@@ -86,13 +103,13 @@ __host__ __device__ inline StreamPlan MakeStreamPlan(int groups, int n, int k, i
   plan.groups = groups;
   plan.slice_k = SliceColumns(k, rows);
   plan.slices = CeilDivide(k, plan.slice_k);
-  plan.tile_rows = TileRowsFor(groups * plan.slices, n, blocks);
-  plan.tiles = CeilDivide(n, plan.tile_rows);
   plan.x_row_bytes = plan.slice_k * 2 + row_pad_bytes;
   plan.x_bytes = rows * plan.x_row_bytes;
+  const int ring_bytes = kStreamSharedBytes - head_bytes - plan.x_bytes;
+  plan.tile_rows = TileRowsFor(groups * plan.slices, n, blocks, ring_bytes);
+  plan.tiles = CeilDivide(n, plan.tile_rows);
   plan.stage_bytes = plan.tile_rows * kStageRowBytes;
-  const int stages = (kStreamSharedBytes - head_bytes - plan.x_bytes) / plan.stage_bytes;
-  plan.stages = stages < kMaxStages ? stages : kMaxStages;
+  plan.stages = RingStages(plan.tile_rows, ring_bytes);
   return plan;
 }
 
