@@ -27,12 +27,16 @@ constexpr int kTimedRuns = 3;
 
 cudaDataType_t TypeOf(DType dtype) { return dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
 
+// Products of fewer multiplications take a microsecond or two whatever computes them.
+constexpr int64_t kTunedMultiplications = int64_t{1} << 26;
+
 // Rows that share a plan: few rows differ much from one another, many do not. A transposed matrix
 // has features for rows, whose number is always the same.
 int64_t PlanRows(const Product& product) {
   const int64_t m = product.m;
-  if (m <= 16 || product.a_transposed) return m;
-  if (m <= 256) return (m + 7) / 8 * 8;
+  if (product.a_transposed) return m;
+  if (m <= 64) return (m + 7) / 8 * 8;
+  if (m <= 256) return (m + 31) / 32 * 32;
   return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(m)));
 }
 
@@ -50,16 +54,11 @@ using PreferenceHandle = std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPre
 // its first operand is our b and its rows are our columns.
 class Problem {
  public:
-  // `m`: rows to describe; `fused_bias`: whether the product adds the bias itself.
-  Problem(const Product& product, int64_t m, bool fused_bias) {
+  // `m`: rows to describe.
+  Problem(const Product& product, int64_t m) {
     Keep(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     Set(CUBLASLT_MATMUL_DESC_TRANSA, product.b_plain ? CUBLAS_OP_N : CUBLAS_OP_T);
     Set(CUBLASLT_MATMUL_DESC_TRANSB, product.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-    if (fused_bias) {
-      Set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
-      Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
-    }
     const int64_t n = product.n, k = product.k;
     const cudaDataType_t in = TypeOf(product.dtype);
     Lay(&b_, in, product.b_plain ? n : k, product.b_plain ? k : n, product.b_stride);
@@ -75,6 +74,9 @@ class Problem {
       Keep(cublasLtMatmulPreferenceSetAttribute(raw, attribute, &value, sizeof value));
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceBytes));
+    // Where k is split, parts are added up in float32, not in what `out` is of.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, AlignmentOf(product.b));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, AlignmentOf(product.a));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, AlignmentOf(product.out));
@@ -124,17 +126,11 @@ class Problem {
   cublasLtMatrixLayoutOpaque_t b_, a_, out_;
 };
 
-// How products of one key are computed.
-struct Plan {
-  cublasLtMatmulAlgo_t algorithm;
-  bool fused_bias = false;
-};
-
 // What a plan depends on.
-using Key = std::tuple<int64_t, int64_t, int64_t,              // rows (PlanRows), n, k
-                       int64_t, int64_t, int64_t,              // strides
-                       uint32_t, uint32_t, uint32_t,           // alignments
-                       bool, bool, bool, bool, DType, DType>;  // transposes, beta, bias, types
+using Key = std::tuple<int64_t, int64_t, int64_t,        // rows (PlanRows), n, k
+                       int64_t, int64_t, int64_t,        // strides
+                       uint32_t, uint32_t, uint32_t,     // alignments
+                       bool, bool, bool, DType, DType>;  // transposes, beta, types
 
 Key KeyOf(const Product& p, int64_t rows) {
   return {rows,
@@ -149,7 +145,6 @@ Key KeyOf(const Product& p, int64_t rows) {
           p.a_transposed,
           p.b_plain,
           p.beta != 0,
-          p.bias != nullptr,
           p.dtype,
           p.out_dtype};
 }
@@ -179,7 +174,8 @@ class TunedProductPlans : public ProductPlans {
  private:
   // The plan of `key`, found for these operands if there is none yet; null if there is no way to
   // compute such a product.
-  const Plan* Find(const Key& key, const Product& product, const LaunchContext& context);
+  const cublasLtMatmulAlgo_t* Find(const Key& key, const Product& product,
+                                   const LaunchContext& context);
   // The fastest of the candidates on this device; the first where they cannot be tried.
   cublasLtMatmulAlgo_t Fastest(const std::vector<cublasLtMatmulAlgo_t>& candidates, Product product,
                                Problem* problem, const LaunchContext& context);
@@ -192,21 +188,21 @@ class TunedProductPlans : public ProductPlans {
       handle_;
   DeviceMemory workspace_;
   EventHandle begin_, end_;
-  std::map<Key, Plan> plans_;
+  std::map<Key, cublasLtMatmulAlgo_t> plans_;
 };
 
 void TunedProductPlans::Run(const Product& product, const LaunchContext& context) {
   if (product.m == 0 || product.n == 0 || !context.errors->ok()) return;
   // A plan for more rows may not take these: then they get one of their own.
   for (const int64_t rows : {PlanRows(product), product.m}) {
-    const Plan* plan = Find(KeyOf(product, rows), product, context);
+    const cublasLtMatmulAlgo_t* const plan = Find(KeyOf(product, rows), product, context);
     if (plan == nullptr) continue;
-    Problem problem(product, product.m, plan->fused_bias);
+    Problem problem(product, product.m);
     const cublasStatus_t status =
-        problem.Multiply(handle_.get(), product, plan->algorithm, workspace_.get(), context.stream);
+        problem.Multiply(handle_.get(), product, *plan, workspace_.get(), context.stream);
     if (status != CUBLAS_STATUS_SUCCESS && rows != product.m) continue;
     context.errors->Check(status, "cublasLtMatmul");
-    if (product.bias != nullptr && !plan->fused_bias) {
+    if (product.bias != nullptr) {
       AddBias(static_cast<const float*>(product.bias),
               {product.out, product.out_dtype, product.m, product.n, product.out_stride}, context);
     }
@@ -216,25 +212,21 @@ void TunedProductPlans::Run(const Product& product, const LaunchContext& context
                                     "] by [", product.k, ", ", product.n, "]"));
 }
 
-const Plan* TunedProductPlans::Find(const Key& key, const Product& product,
-                                    const LaunchContext& context) {
+const cublasLtMatmulAlgo_t* TunedProductPlans::Find(const Key& key, const Product& product,
+                                                    const LaunchContext& context) {
   if (const auto found = plans_.find(key); found != plans_.end()) return &found->second;
-  for (const bool fused_bias : {true, false}) {
-    if (fused_bias && product.bias == nullptr) continue;
-    Problem problem(product, std::get<0>(key), fused_bias);
-    const std::vector<cublasLtMatmulAlgo_t> candidates = problem.Candidates(handle_.get(), product);
-    if (candidates.empty()) continue;
-    Problem actual(product, product.m, fused_bias);
-    const Plan plan{Fastest(candidates, product, &actual, context), fused_bias};
-    return &plans_.emplace(key, plan).first->second;
-  }
-  return nullptr;
+  Problem rounded(product, std::get<0>(key));
+  const std::vector<cublasLtMatmulAlgo_t> candidates = rounded.Candidates(handle_.get(), product);
+  if (candidates.empty()) return nullptr;
+  Problem actual(product, product.m);
+  return &plans_.emplace(key, Fastest(candidates, product, &actual, context)).first->second;
 }
 
 cublasLtMatmulAlgo_t TunedProductPlans::Fastest(const std::vector<cublasLtMatmulAlgo_t>& candidates,
                                                 Product product, Problem* problem,
                                                 const LaunchContext& context) {
-  if (candidates.size() == 1 || IsCapturing(context.stream)) return candidates[0];
+  const bool small = product.m * product.n * product.k < kTunedMultiplications;
+  if (small || candidates.size() == 1 || IsCapturing(context.stream)) return candidates[0];
   DeviceMemory scratch;
   if (product.beta != 0) {  // repeated runs would add up
     absl::StatusOr<DeviceMemory> memory =
