@@ -144,14 +144,13 @@ void CudaStream::BeginStep(const RowBatch& batch) {
   batch_ = batch;
   declared_ = false;
   repeatable_ = false;
-  plan_key_ = 0;
+  planned_ = nullptr;
 }
 
 void CudaStream::DeclareStep() {
   step_->Declare(batch_, page_tokens_, num_ttt_layers_, repeatable_, context_);
-  if (errors_.ok() && !attention_->BeginStep(*step_, plan_key_, context_)) {
-    recordings_[plan_key_].graph = nullptr;
-  }
+  const uint64_t plan_key = planned_ != nullptr ? planned_->plan_key : 0;
+  if (errors_.ok() && !attention_->BeginStep(*step_, plan_key, context_)) planned_->graph.reset();
   declared_ = true;
 }
 
@@ -179,12 +178,13 @@ void CudaStream::Repeat(uint64_t key, const std::function<void()>& operations) {
   repeatable_ = true;
   declared_ = false;
   if (first) {
+    recording.plan_key = recordings_.size();
     operations();
     recording.page_tokens = page_tokens_;
     return;
   }
   page_tokens_ = recording.page_tokens;
-  plan_key_ = key;
+  planned_ = &recording;
   if (!StepReady()) return;
   if (recording.graph == nullptr) Capture(operations, &recording);
   if (!errors_.ok()) return;
@@ -195,6 +195,7 @@ void CudaStream::Capture(const std::function<void()>& operations, Recording* rec
   errors_.Check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeRelaxed),
                 "cudaStreamBeginCapture");
   if (!errors_.ok()) return;
+  recording->index_lists.clear();
   capturing_ = recording;
   operations();
   capturing_ = nullptr;

@@ -85,7 +85,8 @@ class CudaStream : public Stream {
  private:
   // What Repeat knows of a key.
   struct Recording {
-    int64_t page_tokens = 0;
+    uint64_t plan_key = 0;                  // PagedAttention's graph_key
+    int64_t page_tokens = 0;                // of the cache that its operations use
     GraphExecHandle graph;                  // null until the key's second step
     std::vector<PinnedMemory> index_lists;  // that its kernels read
   };
@@ -139,12 +140,12 @@ class CudaStream : public Stream {
 
   RowBatch batch_;              // as BeginStep noted it
   bool declared_ = false;       // step_ holds batch_
-  uint64_t plan_key_ = 0;       // PagedAttention's graph_key
   bool repeatable_ = false;     // the step is one of Repeat
   int64_t page_tokens_ = 0;     // of the cache that was used last
   int64_t num_ttt_layers_ = 0;  // seen so far
   std::unordered_map<uint64_t, Recording> recordings_;
-  Recording* capturing_ = nullptr;
+  Recording* planned_ = nullptr;    // the step is one of its graph
+  Recording* capturing_ = nullptr;  // operations become its graph
 };
 
 }  // namespace mneme::cuda

@@ -9,6 +9,9 @@
 namespace mneme::cuda {
 namespace {
 
+// SkinnyLinear may read a weight before the kernel in front, which merged it, has ended.
+static_assert(kMergeRows >= kSkinnyRows);
+
 const void* DeltaOf(const ChunkSegment& segment, int64_t layer) {
   const auto i = static_cast<size_t>(layer);
   return i < segment.deltas.size() ? segment.deltas[i] : nullptr;
