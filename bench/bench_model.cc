@@ -24,7 +24,20 @@ absl::Status SetChunk(const BenchOptions& options, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckWorkloads(const BenchOptions& options, const ModelConfig& config) {
+  const int64_t limit = config.MaxSessionTokens();
+  for (const Workload& workload : options.workloads) {
+    if (workload.tokens + options.decode_tokens < limit) continue;
+    return absl::InvalidArgumentError(absl::StrCat(NameOf(workload), " and ", options.decode_tokens,
+                                                   " tokens more do not fit into the model's "
+                                                   "context of ",
+                                                   limit));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLength(const BenchOptions& options, const ModelConfig& config) {
+  if (!options.workloads.empty()) return CheckWorkloads(options, config);
   if (options.decode_begin() < options.prefill_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("a context of ", options.context,
                                                    " tokens was asked for, but the prefill of ",

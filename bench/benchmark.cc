@@ -6,10 +6,10 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "bench/bench_backend.h"
 #include "bench/bench_model.h"
 #include "bench/matmul_alone.h"
-#include "bench/session_runner.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "bench/stream_set.h"
 
 namespace mneme {
 namespace {
@@ -26,7 +26,7 @@ std::vector<int32_t> RandomTokens(int64_t count, int64_t vocab_size, uint64_t se
 // A session with or without learning, and what was measured of it.
 struct Lane {
   bool learning = false;
-  std::unique_ptr<SessionRunner> session;
+  std::unique_ptr<StreamSet> session;   // one stream
   std::vector<Sample> prefill, decode;  // one for each repeat
 };
 
@@ -65,8 +65,7 @@ class Benchmark {
 
 absl::StatusOr<std::unique_ptr<Benchmark>> Benchmark::Create(const BenchOptions& options) {
   std::unique_ptr<Benchmark> b(new Benchmark(options));
-  MNEME_ASSIGN_OR_RETURN(b->backend_, CreateCpuBackend({.matmul_dtype = options.cpu_dtype,
-                                                        .threads = options.threads}));
+  MNEME_ASSIGN_OR_RETURN(b->backend_, MakeBenchBackend(options));
   MNEME_ASSIGN_OR_RETURN(b->model_, LoadBenchModel(options, *b->backend_));
   const ModelConfig& config = b->model_.config;
   b->plain_config_ = config;
@@ -81,10 +80,10 @@ absl::StatusOr<std::unique_ptr<Benchmark>> Benchmark::Create(const BenchOptions&
 
 absl::Status Benchmark::AddLane(bool learning) {
   Lane lane{.learning = learning};
-  MNEME_ASSIGN_OR_RETURN(
-      lane.session, SessionRunner::Create(learning ? model_.config : plain_config_, model_.weights,
-                                          *backend_, options_.step_tokens,
-                                          options_.decode_begin() + options_.decode_tokens));
+  MNEME_ASSIGN_OR_RETURN(lane.session,
+                         StreamSet::Create(learning ? model_.config : plain_config_, model_.weights,
+                                           *backend_, /*streams=*/1, options_.step_tokens,
+                                           options_.decode_begin() + options_.decode_tokens));
   lanes_.push_back(std::move(lane));
   return absl::OkStatus();
 }
@@ -129,7 +128,7 @@ absl::Status Benchmark::Prefill(int64_t tokens) {
 absl::Status Benchmark::Read(int64_t from, int64_t to) {
   for (; from < to; from += options_.step_tokens) {
     const auto tokens = Tokens(from, std::min(options_.step_tokens, to - from));
-    for (Lane& lane : lanes_) MNEME_RETURN_IF_ERROR(lane.session->Read(tokens).status());
+    for (Lane& lane : lanes_) MNEME_RETURN_IF_ERROR(lane.session->Read(0, tokens).status());
   }
   return absl::OkStatus();
 }
@@ -144,14 +143,13 @@ absl::Status Benchmark::Decode(int64_t tokens) {
 }
 
 absl::Status Benchmark::Step(Lane& lane, int64_t rows, bool decode, Sample& sample) {
-  const int64_t position = lane.session->position();
-  MNEME_ASSIGN_OR_RETURN(
-      const SessionRunner::Step step,
-      decode ? lane.session->Decode(tokens_.back()) : lane.session->Read(Tokens(position, rows)));
+  const int64_t position = lane.session->position(0);
+  MNEME_ASSIGN_OR_RETURN(const StreamSet::Step step,
+                         decode ? lane.session->Decode(tokens_.back())
+                                : lane.session->Read(0, Tokens(position, rows)));
   MNEME_ASSIGN_OR_RETURN(const MatmulAlone::Step products,
                          matmul_->Run(rows, position, /*logits=*/decode, lane.learning));
   sample.engine += step.duration;
-  sample.update_ms += step.update_ms;
   sample.chunks_closed += step.chunks_closed;
   sample.matmul += products.duration;
   sample.gigaflops += products.gigaflops;

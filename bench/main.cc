@@ -3,21 +3,27 @@
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <string>
 
 #include "base/version.h"
 #include "bench/benchmark.h"
+#include "bench/table.h"
 
 namespace mneme {
 namespace {
 
 constexpr char kDescription[] =
-    "Measures the engine alone: prefill and decode, with learning and on the same model without "
-    "it,\nand beside each the time that the matmul library needs for the same products.";
+    "Measures the engine alone, with learning and on the same model without it. On a CPU: prefill "
+    "and\ndecode, and beside each the time that the matmul library needs for the same products. On "
+    "a GPU, or\nwith --work: a table of workloads, each beside the floor that the device's own "
+    "ceilings allow.";
 
 constexpr char kFooter[] = R"(Examples:
   mneme-bench --random_weights qwen3-0.6b --step_tokens 512
   mneme-bench --model models/mneme-demo --prefill_tokens 8192 --json bench.json
+  mneme-bench --backend cuda --random_weights qwen3-4b --chunk 1024
+  mneme-bench --backend cuda --random_weights qwen3-8b --chunk 1024 --work decode:8x2048
 On a machine that does other things, look at the shares and costs: what is compared takes turns
 step by step. OMP_WAIT_POLICY=passive keeps waiting threads out of the processor time.)";
 
@@ -55,17 +61,54 @@ void AddLengthFlags(CLI::App& app, BenchOptions& options) {
       ->capture_default_str();
 }
 
-void AddMachineFlags(CLI::App& app, BenchOptions& options) {
-  app.add_option("--threads", options.threads, "Threads (default: one for each processor)")
+void AddWorkFlag(CLI::App& app, BenchOptions& options) {
+  app.add_option_function<std::vector<std::string>>(
+         "--work",
+         [&options](const std::vector<std::string>& names) {
+           for (const std::string& name : names) {
+             const absl::StatusOr<Workload> workload = ParseWorkload(name);
+             if (!workload.ok())
+               throw CLI::ValidationError(std::string(workload.status().message()));
+             options.workloads.push_back(*workload);
+           }
+         },
+         "Rows of the table: decode:STREAMSxCONTEXT or prefill:TOKENS (default on a GPU: "
+         "decode:1x4096 decode:8x2048 decode:64x4096 prefill:4096 prefill:32768)")
+      ->delimiter(',');
+}
+
+void AddCpuFlags(CLI::App& app, BenchOptions& options) {
+  app.add_option("--threads", options.threads, "CPU: threads (default: one for each processor)")
       ->check(CLI::Range(0, 1024));
   app.add_option_function<std::string>(
          "--cpu_dtype",
          [&options](const std::string& name) {
            options.cpu_dtype = name == "bf16" ? DType::kBF16 : DType::kF32;
          },
-         "What matrix products are computed in: f32 or bf16 (default: f32)")
+         "CPU: what matrix products are computed in: f32 or bf16 (default: f32)")
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--json", options.json_file, "Writes the figures to this file as JSON, too");
+}
+
+void AddCudaFlags(CLI::App& app, CudaBackendOptions& cuda) {
+  const std::map<std::string, DeltaType> types = {{"fp32", DeltaType::kFloat32},
+                                                  {"bf16", DeltaType::kBFloat16},
+                                                  {"fp8_e4m3", DeltaType::kFp8E4M3}};
+  app.add_option("--cuda_device", cuda.device, "CUDA: the GPU's number")->capture_default_str();
+  app.add_option_function<std::string>(
+         "--dtype",
+         [&cuda](const std::string& name) {
+           cuda.dtype = name == "bf16" ? DType::kBF16 : DType::kF32;
+         },
+         "CUDA: weights, activations, keys and values: bf16 or f32 (default: bf16)")
+      ->check(CLI::IsMember({"bf16", "f32"}));
+  app.add_option("--delta_accumulate", cuda.delta_accumulate,
+                 "CUDA: what fast weights accumulate in: fp32 or bf16 (default: bf16)")
+      ->transform(CLI::CheckedTransformer(types))
+      ->default_str("");
+  app.add_option("--delta_read", cuda.delta_read,
+                 "CUDA: what products read of them: fp32, bf16 or fp8_e4m3 (default: bf16)")
+      ->transform(CLI::CheckedTransformer(types))
+      ->default_str("");
 }
 
 int Fail(const std::string& message) {
@@ -73,14 +116,38 @@ int Fail(const std::string& message) {
   return 1;
 }
 
-int Run(const BenchOptions& options) {
+int WriteJson(const BenchOptions& options, const std::string& json) {
+  if (options.json_file.empty()) return 0;
+  std::ofstream file(options.json_file);
+  file << json << std::flush;
+  return file.good() ? 0 : Fail("cannot write " + options.json_file.string());
+}
+
+int Compare(const BenchOptions& options) {
   const absl::StatusOr<BenchReport> report = RunBenchmark(options);
   if (!report.ok()) return Fail(std::string(report.status().message()));
   std::cout << ReportText(*report);
-  if (options.json_file.empty()) return 0;
-  std::ofstream file(options.json_file);
-  file << ReportJson(*report) << std::flush;
-  return file.good() ? 0 : Fail("cannot write " + options.json_file.string());
+  return WriteJson(options, ReportJson(*report));
+}
+
+int Tabulate(const BenchOptions& options) {
+  const absl::StatusOr<BenchTable> table = RunTable(
+      options, [](const std::string& what) { std::cerr << "mneme-bench: " << what << std::endl; });
+  if (!table.ok()) return Fail(std::string(table.status().message()));
+  std::cout << TableText(*table);
+  return WriteJson(options, TableJson(*table));
+}
+
+// What depends on the backend and was not given.
+void AddDefaults(bool step_tokens_given, BenchOptions& options) {
+  if (!options.cuda) return;
+  constexpr int64_t kCudaStepTokens = 4096;
+  if (!step_tokens_given) options.step_tokens = kCudaStepTokens;
+  if (!options.workloads.empty()) return;
+  for (const char* name :
+       {"decode:1x4096", "decode:8x2048", "decode:64x4096", "prefill:4096", "prefill:32768"}) {
+    options.workloads.push_back(*ParseWorkload(name));
+  }
 }
 
 }  // namespace
@@ -89,15 +156,25 @@ int Run(const BenchOptions& options) {
 int main(int argc, char** argv) {
   CLI::App app(mneme::kDescription, "mneme-bench");
   mneme::BenchOptions options;
+  mneme::CudaBackendOptions cuda;
+  std::string backend = "cpu";
   app.set_version_flag("--version", std::string("mneme-bench ") + mneme::kVersion);
   app.footer(mneme::kFooter);
   mneme::AddModelFlags(app, options);
   mneme::AddLengthFlags(app, options);
-  mneme::AddMachineFlags(app, options);
+  mneme::AddWorkFlag(app, options);
+  app.add_option("--backend", backend, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  mneme::AddCpuFlags(app, options);
+  mneme::AddCudaFlags(app, cuda);
+  app.add_option("--json", options.json_file, "Writes the figures to this file as JSON, too");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return mneme::Run(options);
+  if (backend == "cuda") options.cuda = cuda;
+  mneme::AddDefaults(app.count("--step_tokens") > 0, options);
+  return options.workloads.empty() ? mneme::Compare(options) : mneme::Tabulate(options);
 }

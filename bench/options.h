@@ -5,9 +5,12 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/dtype.h"
+#include "bench/workload.h"
 #include "engine/engine.h"
+#include "kernels/cuda/cuda_backend.h"
 
 namespace mneme {
 
@@ -23,6 +26,8 @@ struct BenchOptions {
   int repeat = 3;
   int threads = 0;  // 0: as many as this process may run on
   DType cpu_dtype = DType::kF32;
+  std::optional<CudaBackendOptions> cuda;  // absent: the CPU
+  std::vector<Workload> workloads;         // of a table; empty: a comparison with matmul alone
   uint64_t seed = 1;                // of random weights and tokens
   std::filesystem::path json_file;  // empty: none
 

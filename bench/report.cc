@@ -39,7 +39,6 @@ Measurement Summarize(int64_t tokens, const std::vector<Sample>& samples) {
   m.matmul_cpu_share =
       MedianOf(samples, [](const Sample& s) { return s.matmul.cpu_ms / s.engine.cpu_ms; });
   m.matmul_gigaflops_per_second = 1e3 * samples[0].gigaflops / m.matmul_wall_ms;
-  m.update_ms = MedianOf(samples, [](const Sample& s) { return s.update_ms; });
   m.chunks_closed = samples[0].chunks_closed;
   m.tokens_per_second = 1e3 * static_cast<double>(tokens) / m.wall_ms;
   return m;
@@ -71,10 +70,8 @@ std::string Cost(const char* phase, const PhaseReport& report) {
   if (!report.learning_on) return "";
   const Measurement& on = *report.learning_on;
   return absl::StrFormat(
-      "learning costs %.1f %% of %s (%.1f %% of its processor time); %d chunks closed, updates "
-      "%.1f ms\n",
-      report.learning_cost_percent, phase, report.learning_cost_cpu_percent, on.chunks_closed,
-      on.update_ms);
+      "learning costs %.1f %% of %s (%.1f %% of its processor time); %d chunks closed\n",
+      report.learning_cost_percent, phase, report.learning_cost_cpu_percent, on.chunks_closed);
 }
 
 constexpr char kLegend[] =
@@ -92,8 +89,7 @@ ordered_json Json(const Measurement& m) {
           {"matmul_share", m.matmul_share},
           {"matmul_cpu_share", m.matmul_cpu_share},
           {"matmul_gigaflops_per_second", m.matmul_gigaflops_per_second},
-          {"chunks_closed", m.chunks_closed},
-          {"update_ms", m.update_ms}};
+          {"chunks_closed", m.chunks_closed}};
 }
 
 ordered_json Json(const PhaseReport& report) {

@@ -16,7 +16,6 @@ struct Sample {
   Duration engine;       // the session's steps
   Duration matmul;       // their matrix products alone (MatmulAlone)
   double gigaflops = 0;  // of those products, in 10⁹ operations
-  double update_ms = 0;  // wall time of chunk updates, of `engine`
   int64_t chunks_closed = 0;
 };
 
@@ -29,7 +28,6 @@ struct Measurement {
   double matmul_wall_ms = 0, matmul_cpu_ms = 0;
   double matmul_share = 0, matmul_cpu_share = 0;  // of wall_ms, of cpu_ms
   double matmul_gigaflops_per_second = 0;
-  double update_ms = 0;
   int64_t chunks_closed = 0;
 };
 

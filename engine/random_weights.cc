@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -74,6 +75,21 @@ uint64_t StreamStart(uint64_t seed, const std::string& name) {
   return state;
 }
 
+// Runs fill(from, to) over parts of [0, count) that begin at even indices, on all processors.
+template <typename Fill>
+void InParts(size_t count, const Fill& fill) {
+  constexpr size_t kSmallestPart = size_t{1} << 20;
+  const size_t most = std::max<size_t>(std::thread::hardware_concurrency(), 1);
+  const size_t parts = std::clamp<size_t>(count / kSmallestPart, 1, most);
+  const size_t part = (count / parts + 2) / 2 * 2;
+  std::vector<std::thread> threads;
+  for (size_t from = part; from < count; from += part) {
+    threads.emplace_back([&fill, from, to = std::min(from + part, count)] { fill(from, to); });
+  }
+  fill(0, std::min(part, count));
+  for (std::thread& thread : threads) thread.join();
+}
+
 // Values close to normal: the sum of four bytes, centred and scaled.
 void FillNormal(uint64_t start, double deviation, std::vector<uint16_t>& values) {
   const double unit = std::sqrt(4 * (256.0 * 256.0 - 1) / 12);  // the sum's deviation
@@ -86,11 +102,13 @@ void FillNormal(uint64_t start, double deviation, std::vector<uint16_t>& values)
     const uint64_t pairs = (bits & 0x00ff00ffU) + ((bits >> 8) & 0x00ff00ffU);
     return table[(pairs & 0xffff) + (pairs >> 16)];
   };
-  for (size_t i = 0; i < values.size(); i += 2) {
-    const uint64_t random = Mix(start += kStep);
-    values[i] = pick(random & 0xffffffffU);
-    if (i + 1 < values.size()) values[i + 1] = pick(random >> 32);
-  }
+  InParts(values.size(), [&](size_t from, size_t to) {
+    for (size_t i = from; i < to; i += 2) {
+      const uint64_t random = Mix(start + (i / 2 + 1) * kStep);
+      values[i] = pick(random & 0xffffffffU);
+      if (i + 1 < to) values[i + 1] = pick(random >> 32);
+    }
+  });
 }
 
 void FillConv(std::vector<uint16_t>& values) {

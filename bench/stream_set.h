@@ -1,0 +1,71 @@
+#ifndef MNEME_BENCH_STREAM_SET_H_
+#define MNEME_BENCH_STREAM_SET_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "bench/stopwatch.h"
+#include "engine/model.h"
+#include "kernels/sampling.h"
+
+namespace mneme {
+
+// Sessions on a model of their own, driven step by step without queue or threads. They learn if the
+// configuration says so. One thread.
+class StreamSet {
+ public:
+  struct Step {
+    Duration duration;
+    int64_t chunks_closed = 0;
+    int64_t updates_skipped = 0;
+  };
+
+  // `config`, `weights` and `backend` must outlive it. `streams` sessions of up to `max_tokens`, in
+  // steps of up to `step_tokens` rows; RESOURCE_EXHAUSTED if they do not fit into memory.
+  static absl::StatusOr<std::unique_ptr<StreamSet>> Create(const ModelConfig& config,
+                                                           const ModelWeights& weights,
+                                                           Backend& backend, int64_t streams,
+                                                           int64_t step_tokens, int64_t max_tokens);
+
+  // Forgets everything: every session is at position 0.
+  void Restart();
+  // Session `stream` reads `tokens`, at least one.
+  absl::StatusOr<Step> Read(int64_t stream, absl::Span<const int32_t> tokens);
+  // Every session computes the token it drew last (`first` at first) and draws its next, greedily.
+  // FAILED_PRECONDITION if a session's logits are not finite.
+  absl::StatusOr<Step> Decode(int32_t first);
+
+  int64_t position(int64_t stream) const { return sessions_[static_cast<size_t>(stream)].position; }
+
+ private:
+  struct Session {
+    std::unique_ptr<SessionCache> cache;
+    int64_t position = 0;
+    HiddenRow hidden;              // of the last computed token
+    std::optional<int32_t> drawn;  // the next token to compute
+  };
+
+  StreamSet(const ModelConfig& config, std::unique_ptr<CachePools> pools,
+            std::unique_ptr<Model> model, int64_t streams, int64_t step_tokens, int64_t max_tokens);
+  // The step of `tokens`, with room for it in the session's cache.
+  SequenceStep MakeStep(Session& session, std::vector<int32_t> tokens);
+  void PrepareCache(SessionCache& cache, const SequenceStep& step);
+  void Finish(Session& session, SequenceStep& step);
+  absl::StatusOr<Step> Run(absl::Span<SequenceStep> steps);
+
+  const ModelConfig& config_;
+  const int64_t step_tokens_, max_tokens_;
+  const std::unique_ptr<CachePools> pools_;
+  const std::unique_ptr<Model> model_;
+  const ControlLog controls_{LearningControls{}};
+  const SamplingParams greedy_{.temperature = 0};
+  std::vector<Session> sessions_;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_BENCH_STREAM_SET_H_

@@ -1,0 +1,26 @@
+#ifndef MNEME_BENCH_WORKLOAD_H_
+#define MNEME_BENCH_WORKLOAD_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace mneme {
+
+// What a row measures.
+struct Workload {
+  enum class Kind : uint8_t { kDecode, kPrefill };
+  Kind kind = Kind::kDecode;
+  int64_t streams = 1;  // decode: sessions that generate together, each with its own ΔW
+  int64_t tokens = 0;   // decode: their context when measuring begins; prefill: tokens read
+};
+
+// "decode:8x2048" or "prefill:4096". INVALID_ARGUMENT, with the forms, for anything else.
+absl::StatusOr<Workload> ParseWorkload(absl::string_view text);
+std::string NameOf(const Workload& workload);
+
+}  // namespace mneme
+
+#endif  // MNEME_BENCH_WORKLOAD_H_
