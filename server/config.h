@@ -14,12 +14,20 @@ namespace mneme {
 
 // What the command line asks for; the initial values are the defaults that --help shows.
 struct ServerConfig {
-  std::string model_dir;
-  std::string backend = "cpu";    // "cpu" or "cuda"
-  std::string cpu_dtype = "f32";  // "f32" or "bf16"
-  int threads = 0;                // of the CPU backend; 0: one for each processor
-  int64_t sliding_window = 0;     // tokens; 0: as the model says
-  std::string turn_format;        // name or file; empty: by the model's tokenizer
+  std::string model_dir;       // empty: random weights
+  std::string random_weights;  // the shape's name; empty: a model directory
+  uint64_t random_seed = 0;    // of random weights
+  int64_t chunk = 0;           // C of random weights; 0: as In-Place TTT has it
+
+  std::string backend = "cpu";            // "cpu" or "cuda"
+  std::string cpu_dtype = "f32";          // "f32" or "bf16"
+  int threads = 0;                        // of the CPU backend; 0: one for each processor
+  int cuda_device = 0;                    // as CUDA numbers them
+  std::string dtype = "bf16";             // of the CUDA backend: "bf16" or "f32"
+  std::string delta_accumulate = "bf16";  // of the CUDA backend: "fp32" or "bf16"
+  std::string delta_read = "bf16";        // of the CUDA backend: "fp32", "bf16" or "fp8_e4m3"
+  int64_t sliding_window = 0;             // tokens; 0: as the model says
+  std::string turn_format;                // name or file; empty: by the model's tokenizer
 
   std::string host = "127.0.0.1";
   int port = 50051;  // 0: any

@@ -11,6 +11,7 @@
 #include "base/version.h"
 #include "engine/clock.h"
 #include "engine/engine.h"
+#include "kernels/backend_library.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "server/address.h"
 #include "server/config.h"
@@ -30,14 +31,37 @@ Logger MakeLogger(const ServerConfig& config) {
                 config.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
 }
 
+DeltaType ParseDeltaType(const std::string& name) {
+  if (name == "fp32") return DeltaType::kFloat32;
+  return name == "bf16" ? DeltaType::kBFloat16 : DeltaType::kFp8E4M3;
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const ServerConfig& config) {
   if (config.backend == "cuda") {
-    return absl::UnimplementedError("this build has no CUDA backend; use --backend cpu");
+    return LoadCudaBackend({.device = config.cuda_device,
+                            .dtype = config.dtype == "bf16" ? DType::kBF16 : DType::kF32,
+                            .delta_accumulate = ParseDeltaType(config.delta_accumulate),
+                            .delta_read = ParseDeltaType(config.delta_read)});
   }
   CpuBackendOptions options;
   options.matmul_dtype = config.cpu_dtype == "bf16" ? DType::kBF16 : DType::kF32;
   options.threads = config.threads;
   return CreateCpuBackend(options);
+}
+
+absl::StatusOr<LoadedModel> Load(const ServerConfig& config, Backend& backend,
+                                 const Logger& logger) {
+  absl::StatusOr<LoadedModel> loaded =
+      config.random_weights.empty()
+          ? LoadModel({config.model_dir, config.sliding_window, config.turn_format}, backend,
+                      logger)
+          : MakeRandomModel(
+                {config.random_weights, config.random_seed, config.chunk, config.sliding_window},
+                backend, logger);
+  if (!loaded.ok()) return loaded;
+  const std::string& dtype = config.backend == "cuda" ? config.dtype : config.cpu_dtype;
+  loaded->description.dtype = dtype == "bf16" ? "bfloat16" : "float32";
+  return loaded;
 }
 
 absl::StatusOr<std::optional<DataDir>> LockDataDir(const ServerConfig& config,
@@ -71,10 +95,7 @@ absl::StatusOr<int> Run(const ServerConfig& config) {
   logger.Info("starting", {{"version", std::string(kVersion)}, {"backend", config.backend}});
   MNEME_ASSIGN_OR_RETURN(auto backend, CreateBackend(config));
   MNEME_ASSIGN_OR_RETURN(const std::optional<DataDir> data_dir, LockDataDir(config, logger));
-  MNEME_ASSIGN_OR_RETURN(
-      LoadedModel loaded,
-      LoadModel({config.model_dir, config.sliding_window, config.turn_format}, *backend, logger));
-  loaded.description.dtype = config.cpu_dtype == "bf16" ? "bfloat16" : "float32";
+  MNEME_ASSIGN_OR_RETURN(LoadedModel loaded, Load(config, *backend, logger));
 
   Metrics metrics(clock);
   const std::shared_ptr<const Tokenizer> tokenizer = loaded.model.tokenizer;

@@ -36,6 +36,10 @@ std::vector<std::filesystem::path> FilesOf(const std::filesystem::path& model_di
   return files;
 }
 
+std::string Hexadecimal(const XXH128_hash_t& hash) {
+  return absl::StrFormat("%016x%016x", hash.high64, hash.low64);
+}
+
 int64_t CountLayerParameters(const ModelConfig& config) {
   const int64_t d = config.hidden_size;
   const int64_t query_width = config.num_heads * config.head_dim;
@@ -68,8 +72,13 @@ absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
     MNEME_RETURN_IF_ERROR(HashFile(file, state.get()));
   }
   XXH3_128bits_update(state.get(), &sliding_window, sizeof(sliding_window));
-  const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
-  return absl::StrFormat("%016x%016x", hash.high64, hash.low64);
+  return Hexadecimal(XXH3_128bits_digest(state.get()));
+}
+
+std::string RandomFingerprint(const std::string& shape, uint64_t seed, int64_t chunk,
+                              int64_t sliding_window) {
+  const std::string text = absl::StrCat(shape, "|", seed, "|", chunk, "|", sliding_window);
+  return Hexadecimal(XXH3_128bits(text.data(), text.size()));
 }
 
 }  // namespace mneme

@@ -1,5 +1,6 @@
 #include "server/model_loader.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -7,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "engine/config.h"
+#include "engine/random_weights.h"
 #include "engine/safetensors_checkpoint.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/turn_format.h"
@@ -86,6 +88,25 @@ int64_t SizeOf(const ModelWeights& weights) {
   return bytes;
 }
 
+// Loads the weights of `loaded`, which has its name and configuration, and describes them.
+absl::Status PutWeights(const TensorSource& source, Backend& backend, const Logger& logger,
+                        LoadedModel& loaded) {
+  ServedModel& model = loaded.model;
+  ModelDescription& description = loaded.description;
+  description.config = model.config;
+  description.defaults = model.defaults;
+  description.parameter_count = CountParameters(model.config);
+  logger.Info("loading model", {{"model", description.name},
+                                {"parameters", description.parameter_count},
+                                {"learns", std::string(model.config.ttt ? "yes" : "no")}});
+  const absl::Time start = absl::Now();
+  MNEME_ASSIGN_OR_RETURN(model.weights,
+                         LoadWeights(model.config, source, backend, LogProgress(logger)));
+  description.weight_bytes = SizeOf(model.weights);
+  logger.Info("weights loaded", {{"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+  return absl::OkStatus();
+}
+
 absl::Status CheckDirectory(const std::filesystem::path& dir) {
   std::error_code error;
   if (std::filesystem::is_directory(dir, error)) return absl::OkStatus();
@@ -103,23 +124,31 @@ absl::StatusOr<LoadedModel> LoadModel(const ModelOptions& options, Backend& back
   MNEME_ASSIGN_OR_RETURN(model.defaults, LoadGenerationDefaults(options.dir));
   MNEME_RETURN_IF_ERROR(LoadText(options, loaded));
 
-  ModelDescription& description = loaded.description;
-  description.name = NameOf(options.dir);
-  description.config = model.config;
-  description.defaults = model.defaults;
-  description.parameter_count = CountParameters(model.config);
-  logger.Info("loading model", {{"model", description.name},
-                                {"parameters", description.parameter_count},
-                                {"learns", std::string(model.config.ttt ? "yes" : "no")}});
-  const absl::Time start = absl::Now();
+  loaded.description.name = NameOf(options.dir);
   MNEME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(options.dir));
-  MNEME_ASSIGN_OR_RETURN(model.weights,
-                         LoadWeights(model.config, checkpoint, backend, LogProgress(logger)));
-  description.weight_bytes = SizeOf(model.weights);
-  MNEME_ASSIGN_OR_RETURN(description.fingerprint, Fingerprint(options.dir, options.sliding_window));
-  logger.Info("model loaded", {{"fingerprint", description.fingerprint},
-                               {"weight_bytes", description.weight_bytes},
-                               {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+  MNEME_RETURN_IF_ERROR(PutWeights(checkpoint, backend, logger, loaded));
+  MNEME_ASSIGN_OR_RETURN(loaded.description.fingerprint,
+                         Fingerprint(options.dir, options.sliding_window));
+  logger.Info("model loaded", {{"fingerprint", loaded.description.fingerprint},
+                               {"weight_bytes", loaded.description.weight_bytes}});
+  return loaded;
+}
+
+absl::StatusOr<LoadedModel> MakeRandomModel(const RandomModelOptions& options, Backend& backend,
+                                            const Logger& logger) {
+  LoadedModel loaded;
+  MNEME_ASSIGN_OR_RETURN(loaded.model.config, NamedShape(options.shape));
+  ModelConfig& config = loaded.model.config;
+  if (options.chunk > 0) config.ttt->chunk = options.chunk;
+  if (options.sliding_window > 0) {
+    std::fill(config.windows.begin(), config.windows.end(), options.sliding_window);
+  }
+  loaded.description.name = options.shape;
+  MNEME_RETURN_IF_ERROR(PutWeights(RandomTensors(options.seed), backend, logger, loaded));
+  loaded.description.fingerprint =
+      RandomFingerprint(options.shape, options.seed, config.ttt->chunk, options.sliding_window);
+  logger.Info("random weights made", {{"seed", static_cast<int64_t>(options.seed)},
+                                      {"weight_bytes", loaded.description.weight_bytes}});
   return loaded;
 }
 

@@ -21,6 +21,14 @@ struct ModelOptions {
   std::string turn_format;     // name or file; empty: by the tokenizer
 };
 
+// Random weights of a published shape.
+struct RandomModelOptions {
+  std::string shape;  // see NamedShape
+  uint64_t seed = 0;
+  int64_t chunk = 0;           // 0: as the shape has it
+  int64_t sliding_window = 0;  // as in ModelOptions
+};
+
 // A model ready to serve, and what is said about it.
 struct LoadedModel {
   ServedModel model;
@@ -32,6 +40,11 @@ struct LoadedModel {
 // of the parts, for a directory that is missing or broken.
 absl::StatusOr<LoadedModel> LoadModel(const ModelOptions& options, Backend& backend,
                                       const Logger& logger);
+
+// Makes such a model, named like its shape and without a tokenizer, on `backend`. INVALID_ARGUMENT
+// for an unknown shape, RESOURCE_EXHAUSTED if it does not fit.
+absl::StatusOr<LoadedModel> MakeRandomModel(const RandomModelOptions& options, Backend& backend,
+                                            const Logger& logger);
 
 }  // namespace mneme
 

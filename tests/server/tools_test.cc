@@ -71,6 +71,10 @@ TEST(ConfigTest, ReadsEveryFlag) {
                                "--backend=cuda",
                                "--cpu_dtype=bf16",
                                "--threads=3",
+                               "--cuda_device=1",
+                               "--dtype=f32",
+                               "--delta_accumulate=fp32",
+                               "--delta_read=fp8_e4m3",
                                "--sliding_window=128",
                                "--turn_format=chatml",
                                "--host=::1",
@@ -84,6 +88,8 @@ TEST(ConfigTest, ReadsEveryFlag) {
                                "--max_sessions=8",
                                "--max_queued_requests=7",
                                "--cache_bytes=8GiB",
+                               "--device_memory_fraction=0.25",
+                               "--session_tokens=100",
                                "--max_message_bytes=1MiB",
                                "--drain_seconds=15",
                                "--log_level=debug",
@@ -93,6 +99,10 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(config.backend, "cuda");
   EXPECT_EQ(config.cpu_dtype, "bf16");
   EXPECT_EQ(config.threads, 3);
+  EXPECT_EQ(config.cuda_device, 1);
+  EXPECT_EQ(config.dtype, "f32");
+  EXPECT_EQ(config.delta_accumulate, "fp32");
+  EXPECT_EQ(config.delta_read, "fp8_e4m3");
   EXPECT_EQ(config.sliding_window, 128);
   EXPECT_EQ(config.port, 0);
   EXPECT_EQ(config.engine.max_step_tokens, 64);
@@ -100,15 +110,40 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(config.engine.max_sessions, 8);
   EXPECT_EQ(config.engine.max_queued_requests, 7);
   EXPECT_EQ(config.engine.cache_bytes, int64_t{8} << 30);
+  EXPECT_EQ(config.engine.device_memory_fraction, 0.25);
+  EXPECT_EQ(config.engine.session_tokens, 100);
   EXPECT_EQ(config.max_message_bytes, 1 << 20);
   EXPECT_EQ(config.drain_seconds, 15);
   EXPECT_EQ(config.log_format, "json");
+}
+
+TEST(ConfigTest, DefaultsGoByTheBackend) {
+  const Parsed cpu = Parse({"--model=m"});
+  const Parsed cuda = Parse({"--model=m", "--backend=cuda"});
+  ASSERT_TRUE(cpu.line.config && cuda.line.config);
+  EXPECT_EQ(cpu.line.config->engine.max_step_tokens, 512);
+  EXPECT_EQ(cpu.line.config->engine.device_memory_fraction, 0.5);
+  EXPECT_EQ(cuda.line.config->engine.max_step_tokens, 4096);
+  EXPECT_EQ(cuda.line.config->engine.device_memory_fraction, 0.9);
+}
+
+TEST(ConfigTest, RandomWeightsStandInForAModel) {
+  const Parsed parsed = Parse({"--random_weights=qwen3-4b", "--random_seed=7", "--chunk=1024"});
+  ASSERT_TRUE(parsed.line.config.has_value()) << parsed.error;
+  EXPECT_EQ(parsed.line.config->model_dir, "");
+  EXPECT_EQ(parsed.line.config->random_weights, "qwen3-4b");
+  EXPECT_EQ(parsed.line.config->random_seed, 7u);
+  EXPECT_EQ(parsed.line.config->chunk, 1024);
 }
 
 TEST(ConfigTest, RefusesWhatMakesNoSenseInOneLine) {
   for (const std::vector<const char*>& arguments :
        std::vector<std::vector<const char*>>{{},
                                              {"--model=m", "--backend=tpu"},
+                                             {"--model=m", "--random_weights=qwen3-4b"},
+                                             {"--model=m", "--chunk=64"},
+                                             {"--model=m", "--device_memory_fraction=1.5"},
+                                             {"--model=m", "--delta_read=int8"},
                                              {"--model=m", "--port=65536"},
                                              {"--model=m", "--port=-1"},
                                              {"--model=m", "--unknown"},
