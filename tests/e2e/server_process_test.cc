@@ -177,7 +177,8 @@ TEST_F(ServerProcessTest, AWrongSetUpIsOneClearLineAndExitCodeOne) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"--model=/nonexistent"}, "no model directory"},
       {{"--model=" + dir_.string()}, "config.json"},
-      {{kModel, "--backend=cuda"}, "this build has no CUDA backend"},
+      {{kModel, "--backend=cuda", "--cuda_device=1000"}, "no CUDA"},  // library, driver or device
+      {{"--random_weights=qwen3-9000b"}, "no named shape"},
       {{kModel, "--turn_format=chatml"}, "tokenizer"},
       {{kModel, "--cache_bytes=1"}, "cache_bytes"},
       {{kModel, "--metrics_port=0", "--host=256.0.0.1"}, "cannot listen"},
