@@ -57,7 +57,8 @@ struct Matrix {
   }
 };
 
-// Device memory, freed with its owner. Move-only; must not outlive its Backend.
+// Memory of the device, or of the host for its copies; freed with its owner. Move-only; must not
+// outlive its Backend.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
@@ -191,7 +192,8 @@ class Stream {
   // stream never recovers.
   virtual absl::Status Synchronize() = 0;
 
-  // --- Copies. Host memory must stay untouched until the next Synchronize. ---
+  // --- Copies. Host memory must stay untouched until the next Synchronize. Those of much host
+  // memory that is not of AllocateHost may block, and be slower. ---
   virtual void CopyFromHost(void* device, const void* host, int64_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
   virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
@@ -224,7 +226,8 @@ class Stream {
   // --- Layers; any number of rows. ---
   // out = x / rms(x) ⊙ weight; weight float32 [cols] on the device. `out` may be `in`.
   virtual void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) = 0;
-  // out = x Wᵀ + bias, added to `out` if `accumulate`; bias float32 [out_features] or null.
+  // out = x Wᵀ + bias, added to `out` if `accumulate`; bias float32 [out_features] or null. Rounded
+  // to the dtype of `out` once, or twice with a bias, which may be added to the rounded rest.
   // `out` may be float32 whatever the activation dtype (logits).
   virtual void Linear(Matrix x, const PackedMatrix& weight, const void* bias, bool accumulate,
                       Matrix out) = 0;
@@ -280,6 +283,10 @@ class Backend {
   // Memory of unspecified content, aligned to 64 bytes at least. RESOURCE_EXHAUSTED, with the
   // figures, if the device has not that much.
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
+  // Host memory, likewise, from and to which copies run at the bus's full rate and never block the
+  // caller. It stays in physical memory, which makes it slow to allocate: for long use.
+  // RESOURCE_EXHAUSTED, with the figures, if the host has not that much.
+  virtual absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) = 0;
   // The vertical concatenation of `parts` (equal cols) as one weight matrix: fused q, k, v or
   // gate, up. The host memory may be released afterwards.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(

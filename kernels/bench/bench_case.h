@@ -53,6 +53,7 @@ std::vector<BenchCase> RowCases(const BenchShape& shape, const BenchDevice& devi
 std::vector<BenchCase> SampleCases(const BenchShape& shape);
 std::vector<BenchCase> AttentionCases(const BenchShape& shape, BenchDevice& device);
 std::vector<BenchCase> FastWeightCases(const BenchShape& shape, BenchDevice& device);
+std::vector<BenchCase> CopyCases(const BenchShape& shape);
 
 }  // namespace mneme
 

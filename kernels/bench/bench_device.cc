@@ -66,6 +66,13 @@ void* BenchDevice::Allocate(int64_t bytes) {
   return buffers_.back().data();
 }
 
+void* BenchDevice::AllocateHost(int64_t bytes) {
+  auto buffer = backend_->AllocateHost(bytes);
+  Require(buffer.status());
+  buffers_.push_back(*std::move(buffer));
+  return buffers_.back().data();
+}
+
 Matrix BenchDevice::Upload(const std::vector<float>& values, int64_t rows, int64_t cols,
                            DType dtype) {
   const Matrix out{Allocate(rows * cols * SizeOf(dtype)), dtype, rows, cols, cols};

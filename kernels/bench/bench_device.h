@@ -39,6 +39,7 @@ class BenchDevice {
   // A ΔW made by an update of a few random rows; `copies` of it.
   std::vector<void*> Deltas(int64_t d, int64_t f, uint64_t seed, int64_t copies);
   void* Allocate(int64_t bytes);
+  void* AllocateHost(int64_t bytes);
 
   std::vector<float> Read(Matrix matrix);
   void Synchronize() { Require(stream_->Synchronize()); }

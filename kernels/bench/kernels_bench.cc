@@ -68,6 +68,7 @@ std::vector<BenchCase> AllCases(const BenchShape& shape, BenchDevice& device) {
   add(AttentionCases(shape, device));
   add(SampleCases(shape));
   add(RowCases(shape, device));
+  add(CopyCases(shape));
   return cases;
 }
 

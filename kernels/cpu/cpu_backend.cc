@@ -15,8 +15,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_stream.h"
-#include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/host_memory.h"
 
 namespace mneme {
 namespace {
@@ -78,6 +78,7 @@ class CpuBackend : public Backend {
   int64_t RepeatableRows(int64_t rows) const override { return rows; }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
+  absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override { return Allocate(bytes); }
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(absl::Span<const HostTensor> parts) override;
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override;
 

@@ -15,11 +15,13 @@
 #include "kernels/cuda/delta.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/upload.h"
+#include "kernels/host_memory.h"
 
 namespace mneme {
 namespace {
 
 using cuda::DeviceMemory;
+using cuda::PinnedMemory;
 using cuda::ToStatus;
 
 // Rows that a repeated step may have: finer where a row more costs more.
@@ -133,6 +135,7 @@ class CudaBackend : public Backend {
   }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
+  absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(absl::Span<const HostTensor> parts) override;
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
     return cuda::CudaStream::Create(options_, num_sms_);
@@ -162,6 +165,21 @@ absl::StatusOr<DeviceBuffer> CudaBackend::Allocate(int64_t bytes) {
   return DeviceBuffer(memory.release(), bytes, [device = options_.device](void* data) {
     cudaSetDevice(device);
     cudaFree(data);
+  });
+}
+
+absl::StatusOr<DeviceBuffer> CudaBackend::AllocateHost(int64_t bytes) {
+  // Pages are locked one by one until the host has none left: it is asked first.
+  const int64_t available_bytes = AvailableHostBytes();
+  if (bytes < 0 || bytes > available_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot allocate ", bytes, " bytes of the host: ", available_bytes, " are available"));
+  }
+  MNEME_RETURN_IF_ERROR(UseDevice());
+  MNEME_ASSIGN_OR_RETURN(PinnedMemory memory, cuda::AllocatePinned(bytes));
+  return DeviceBuffer(memory.release(), bytes, [device = options_.device](void* data) {
+    cudaSetDevice(device);
+    cudaFreeHost(data);
   });
 }
 

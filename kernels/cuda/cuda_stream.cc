@@ -18,6 +18,17 @@ namespace {
 // Copies of at most so many bytes are staged; larger ones take the time that staging saves.
 constexpr int64_t kStagedBytes = int64_t{1} << 20;
 
+// Whether copies of the memory are asynchronous as it is.
+bool IsPinned(const void* host) {
+  cudaPointerAttributes attributes;
+  return cudaPointerGetAttributes(&attributes, host) == cudaSuccess &&
+         attributes.type == cudaMemoryTypeHost;
+}
+
+bool NeedsStaging(const void* host, int64_t bytes) {
+  return bytes <= kStagedBytes && !IsPinned(host);
+}
+
 const CudaPackedMatrix& Packed(const PackedMatrix& weight) {
   return static_cast<const CudaPackedMatrix&>(weight);
 }
@@ -83,7 +94,7 @@ void* CudaStream::Stage(int64_t bytes) {
 
 void CudaStream::CopyFromHost(void* device, const void* host, int64_t bytes) {
   if (bytes == 0 || !Ready()) return;
-  if (bytes <= kStagedBytes) {
+  if (NeedsStaging(host, bytes)) {
     void* const staged = Stage(bytes);
     if (staged == nullptr) return;
     std::memcpy(staged, host, static_cast<size_t>(bytes));
@@ -96,7 +107,7 @@ void CudaStream::CopyFromHost(void* device, const void* host, int64_t bytes) {
 
 void CudaStream::CopyToHost(void* host, const void* device, int64_t bytes) {
   if (bytes == 0 || !Ready()) return;
-  if (bytes <= kStagedBytes) {
+  if (NeedsStaging(host, bytes)) {
     void* const staged = Stage(bytes);
     if (staged == nullptr) return;
     staging_->DeliverLater(staged, host, bytes);

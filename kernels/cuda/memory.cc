@@ -16,9 +16,10 @@ absl::Status ToStatus(cudaError_t error, const char* what) {
 }
 
 absl::StatusOr<DeviceMemory> AllocateDevice(int64_t bytes) {
-  if (bytes < 0) return absl::InvalidArgumentError(absl::StrCat("cannot allocate ", bytes));
   void* data = nullptr;
-  const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  const cudaError_t error =
+      bytes < 0 ? cudaErrorMemoryAllocation
+                : cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     size_t free_bytes = 0, total_bytes = 0;

@@ -84,6 +84,9 @@ class ForwardingBackend : public Backend {
   int64_t FreeBytes() const override { return inner_->FreeBytes(); }
   int64_t RepeatableRows(int64_t rows) const override { return inner_->RepeatableRows(rows); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override { return inner_->Allocate(bytes); }
+  absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override {
+    return inner_->AllocateHost(bytes);
+  }
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(absl::Span<const HostTensor> parts) override {
     return inner_->Pack(parts);
   }

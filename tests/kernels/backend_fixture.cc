@@ -226,9 +226,10 @@ double BackendTest::DeltaReadRoundoff() const {
   return GetParam().delta_read == DeltaType::kFp8E4M3 ? 0x1p-4 : Roundoff(DType::kBF16);
 }
 
-double BackendTest::ProductTolerance(int64_t terms, double magnitude, DType out) const {
+double BackendTest::ProductTolerance(int64_t terms, double magnitude, DType out,
+                                     int roundings) const {
   const double sums = static_cast<double>(terms + 2) * Roundoff(DType::kF32);
-  return (InputRoundoff() + sums + Roundoff(out)) * magnitude;
+  return (InputRoundoff() + sums + roundings * Roundoff(out)) * magnitude;
 }
 
 void BackendTest::ExpectNear(const Tensor& actual, const Tensor& expected, double tolerance) {
@@ -256,13 +257,14 @@ void BackendTest::ExpectActivations(const Tensor& actual, const Tensor& expected
 }
 
 void BackendTest::ExpectProduct(const Tensor& actual, const Tensor& expected,
-                                const Tensor& magnitude, int64_t terms, DType out) const {
+                                const Tensor& magnitude, int64_t terms, DType out,
+                                int roundings) const {
   ASSERT_EQ(actual.rows, expected.rows);
   ASSERT_EQ(actual.cols, expected.cols);
   for (int64_t i = 0; i < actual.rows; ++i) {
     for (int64_t j = 0; j < actual.cols; ++j) {
       ASSERT_NEAR(actual.at(i, j), expected.at(i, j),
-                  ProductTolerance(terms, magnitude.at(i, j), out))
+                  ProductTolerance(terms, magnitude.at(i, j), out, roundings))
           << "at [" << i << ", " << j << "]";
     }
   }

@@ -92,8 +92,9 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
   // bits of precision.
   double DeltaReadRoundoff() const;
   // How far a product of `terms` terms of total magnitude `magnitude` may be off: the input rounded
-  // to the matmul dtype, every addition in float32, the result rounded to the output's dtype.
-  double ProductTolerance(int64_t terms, double magnitude, DType out) const;
+  // to the matmul dtype, every addition in float32, the result rounded to the output's dtype
+  // `roundings` times.
+  double ProductTolerance(int64_t terms, double magnitude, DType out, int roundings = 1) const;
   // What float32 arithmetic of some depth may do to an elementwise result of size 1.
   static constexpr double kElementTolerance = 0x1p-16;
 
@@ -102,7 +103,7 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
   // the activation dtype.
   void ExpectActivations(const Tensor& actual, const Tensor& expected, double tolerance) const;
   void ExpectProduct(const Tensor& actual, const Tensor& expected, const Tensor& magnitude,
-                     int64_t terms, DType out) const;
+                     int64_t terms, DType out, int roundings = 1) const;
 
   Backend* backend_ = nullptr;
   Stream* stream_ = nullptr;

@@ -41,7 +41,8 @@ class LinearTest : public BackendTest {
         accumulate ? Upload(before, dtype, out + gap) : Poisoned(n, out, dtype, out + gap);
     stream_->Linear(inputs.view, *packed, with_bias ? biases.view.data : nullptr, accumulate,
                     result.view);
-    ExpectProduct(Read(result.view), expected, magnitude, in, result.view.dtype);
+    ExpectProduct(Read(result.view), expected, magnitude, in, result.view.dtype,
+                  /*roundings=*/with_bias ? 2 : 1);
   }
 };
 INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(BackendCases()), NameOfCase);

@@ -1,6 +1,8 @@
 // Memory, creation and failure.
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -31,6 +33,34 @@ TEST_P(MemoryTest, AllocatesAlignedMemoryThatKeepsWhatIsWritten) {
 TEST_P(MemoryTest, RefusesMoreMemoryThanThereIs) {
   for (const int64_t bytes : {int64_t{-1}, int64_t{1} << 50, std::numeric_limits<int64_t>::max()}) {
     EXPECT_EQ(backend_->Allocate(bytes).status().code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(backend_->AllocateHost(bytes).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
+// Sizes on both sides of what a stream may stage, more in all than it can.
+TEST_P(MemoryTest, HostMemoryGoesToTheDeviceAndBack) {
+  for (const int64_t bytes : {int64_t{1}, int64_t{4097}, int64_t{1} << 20, int64_t{24} << 20}) {
+    auto host = backend_->AllocateHost(bytes);
+    ASSERT_TRUE(host.ok()) << host.status();
+    EXPECT_EQ(host->size_bytes(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(host->data()) % 64, 0u);
+    auto* const values = static_cast<uint8_t*>(host->data());
+    for (int64_t i = 0; i < bytes; ++i) values[i] = static_cast<uint8_t>(i % 251);
+    const DeviceBuffer device = PoisonedBytes(bytes);
+    auto* const on_device = static_cast<char*>(device.data());
+    const int64_t piece = std::max<int64_t>(1, bytes / 64);
+    for (int64_t i = 0; i < bytes; i += piece) {
+      stream_->CopyFromHost(on_device + i, values + i, std::min(piece, bytes - i));
+    }
+    ASSERT_TRUE(stream_->Synchronize().ok());
+    std::memset(values, 0, static_cast<size_t>(bytes));
+    for (int64_t i = 0; i < bytes; i += piece) {
+      stream_->CopyToHost(values + i, on_device + i, std::min(piece, bytes - i));
+    }
+    ASSERT_TRUE(stream_->Synchronize().ok());
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < bytes; ++i) wrong += values[i] != static_cast<uint8_t>(i % 251);
+    EXPECT_EQ(wrong, 0) << "of " << bytes;
   }
 }
 

@@ -1,5 +1,5 @@
-#ifndef MNEME_KERNELS_CPU_HOST_MEMORY_H_
-#define MNEME_KERNELS_CPU_HOST_MEMORY_H_
+#ifndef MNEME_KERNELS_HOST_MEMORY_H_
+#define MNEME_KERNELS_HOST_MEMORY_H_
 
 #include <cstdint>
 #include <string>
@@ -13,4 +13,4 @@ int64_t AvailableHostBytes(const std::string& root = "");
 
 }  // namespace mneme
 
-#endif  // MNEME_KERNELS_CPU_HOST_MEMORY_H_
+#endif  // MNEME_KERNELS_HOST_MEMORY_H_
