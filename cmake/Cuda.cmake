@@ -1,9 +1,12 @@
-# Whether the CUDA backend is built: sets MNEME_CUDA_ENABLED, and the compiler's settings if so.
+# Whether the CUDA backend is built: sets MNEME_CUDA_ENABLED, and if so the compiler's settings and
+# the target `flashinfer`, headers that it needs.
+include(FlashInfer)
 set(MNEME_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where possible), ON, OFF")
 set_property(CACHE MNEME_CUDA PROPERTY STRINGS AUTO ON OFF)
 
-# Sets `reason` to why there cannot be a CUDA backend; empty if there can.
-function(mneme_find_cuda reason)
+# Sets `reason` to why there cannot be a CUDA backend; empty if there can, and `flashinfer` to the
+# folder of its headers.
+function(mneme_find_cuda flashinfer reason)
   if(MNEME_ASAN OR MNEME_TSAN OR MNEME_FUZZ)
     set(${reason} "sanitizers and fuzz targets are built without it" PARENT_SCOPE)
     return()
@@ -19,9 +22,11 @@ function(mneme_find_cuda reason)
   check_language(CUDA)
   if(NOT CMAKE_CUDA_COMPILER OR NOT CUDAToolkit_FOUND)
     set(${reason} "no working nvcc of CUDA 13.0 or later; install it or set CUDACXX" PARENT_SCOPE)
-  else()
-    set(${reason} "" PARENT_SCOPE)
+    return()
   endif()
+  mneme_find_flashinfer(headers missing)
+  set(${flashinfer} "${headers}" PARENT_SCOPE)
+  set(${reason} "${missing}" PARENT_SCOPE)
 endfunction()
 
 set(MNEME_CUDA_ENABLED OFF)
@@ -29,8 +34,11 @@ if(NOT MNEME_CUDA)
   message(STATUS "CUDA backend: not built (MNEME_CUDA=OFF)")
   return()
 endif()
-mneme_find_cuda(MNEME_CUDA_MISSING)
-if(MNEME_CUDA_MISSING AND MNEME_CUDA STREQUAL "AUTO")
+mneme_find_cuda(MNEME_FLASHINFER MNEME_CUDA_MISSING)
+if(MNEME_CUDA_MISSING AND MNEME_CUDA STREQUAL "AUTO" AND CMAKE_CUDA_COMPILER)
+  message(WARNING "CUDA backend: not built, although there is nvcc (${MNEME_CUDA_MISSING})")
+  return()
+elseif(MNEME_CUDA_MISSING AND MNEME_CUDA STREQUAL "AUTO")
   message(STATUS "CUDA backend: not built (${MNEME_CUDA_MISSING})")
   return()
 elseif(MNEME_CUDA_MISSING)
@@ -56,6 +64,9 @@ endif()
 foreach(type DEBUG RELEASE RELWITHDEBINFO MINSIZEREL)
   set(CMAKE_CUDA_FLAGS_${type} "-O3 -DNDEBUG -lineinfo")
 endforeach()
+add_library(flashinfer INTERFACE)
+target_include_directories(flashinfer SYSTEM INTERFACE
+  "${MNEME_FLASHINFER}/include" "${MNEME_FLASHINFER}/cutlass/include")
 set(MNEME_CUDA_ENABLED ON)
 message(STATUS "CUDA backend: built (CUDA ${CUDAToolkit_VERSION}, "
                "architectures ${CMAKE_CUDA_ARCHITECTURES})")

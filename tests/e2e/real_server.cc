@@ -19,8 +19,8 @@ T MustHave(absl::StatusOr<T> value) {
 
 }  // namespace
 
-RealServer::RealServer(const std::filesystem::path& model_dir) {
-  auto backend = MustHave(CreateCpuBackend({}));
+RealServer::RealServer(const std::filesystem::path& model_dir, std::unique_ptr<Backend> backend) {
+  if (backend == nullptr) backend = MustHave(CreateCpuBackend({}));
   loaded_ = MustHave(LoadModel({.dir = model_dir, .turn_format = ""}, *backend, logger_));
   tokenizer_ = loaded_.model.tokenizer;
   const EngineOptions options = {.max_step_tokens = 64, .cache_bytes = 64 << 20};
@@ -43,6 +43,7 @@ RealServer::RealServer(const std::filesystem::path& model_dir) {
                                            grpc::InsecureChannelCredentials());
   sessions_ = v1::SessionService::NewStub(channel);
   inference_ = v1::InferenceService::NewStub(channel);
+  health_ = grpc::health::v1::Health::NewStub(channel);
 }
 
 RealServer::~RealServer() {

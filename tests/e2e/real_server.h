@@ -1,7 +1,7 @@
 #ifndef MNEME_TESTS_E2E_REAL_SERVER_H_
 #define MNEME_TESTS_E2E_REAL_SERVER_H_
 
-// The whole server in the test's process: a model directory, the CPU backend, the engine, gRPC.
+// The whole server in the test's process: a model directory, a backend, the engine, gRPC.
 
 #include <grpcpp/grpcpp.h>
 
@@ -13,9 +13,12 @@
 
 #include "engine/clock.h"
 #include "engine/engine.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "kernels/backend.h"
 #include "mneme/v1/errors.pb.h"
 #include "mneme/v1/inference.grpc.pb.h"
 #include "mneme/v1/sessions.grpc.pb.h"
+#include "server/lifecycle.h"
 #include "server/metrics.h"
 #include "server/model_loader.h"
 #include "server/server.h"
@@ -40,12 +43,19 @@ struct GenerateResult {
 
 class RealServer {
  public:
-  // Aborts the test program if the model cannot be served.
-  explicit RealServer(const std::filesystem::path& model_dir);
+  // Aborts the test program if the model cannot be served. Null: the CPU backend.
+  explicit RealServer(const std::filesystem::path& model_dir,
+                      std::unique_ptr<Backend> backend = nullptr);
   ~RealServer();
 
   v1::SessionService::Stub& sessions() { return *sessions_; }
   v1::InferenceService::Stub& inference() { return *inference_; }
+  grpc::health::v1::Health::Stub& health() { return *health_; }
+
+  // Serves until a signal or a failure, as the program does; its exit code.
+  int ServeUntilStopped(StopSignal& stop) {
+    return mneme::ServeUntilStopped(stop, *server_, *engine_, absl::ZeroDuration(), logger_);
+  }
 
   grpc::Status Create(const std::string& id, const v1::LearningControls& controls = {});
   // The session's position; fails the test if there is no such session.
@@ -66,6 +76,7 @@ class RealServer {
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::SessionService::Stub> sessions_;
   std::unique_ptr<v1::InferenceService::Stub> inference_;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_;
   int probes_ = 0;
 };
 

@@ -12,20 +12,26 @@
 
 namespace mneme {
 
-enum class BackendKind : uint8_t { kCpuFloat32, kCpuBFloat16, kCudaFloat32, kCudaBFloat16 };
+enum class BackendKind : uint8_t {
+  kCpuFloat32,
+  kCpuBFloat16,
+  kCudaFloat32,
+  kCudaBFloat16,
+  kCudaFloat32Delta,  // bfloat16, but ΔW accumulates in float32
+  kCudaFp8Delta,      // bfloat16, but ΔW is read in fp8
+};
 
 std::string NameOf(BackendKind kind);
 inline std::ostream& operator<<(std::ostream& out, BackendKind kind) { return out << NameOf(kind); }
 
-constexpr bool IsCuda(BackendKind kind) {
-  return kind == BackendKind::kCudaFloat32 || kind == BackendKind::kCudaBFloat16;
-}
+constexpr bool IsCuda(BackendKind kind) { return kind >= BackendKind::kCudaFloat32; }
 constexpr bool IsFloat32(BackendKind kind) {
   return kind == BackendKind::kCpuFloat32 || kind == BackendKind::kCudaFloat32;
 }
 
 // `cpu_threads`: 0: all. On CUDA ΔW accumulates and is read in float32 where all else is float32,
-// and as the backend's defaults say otherwise. A status where the machine lacks what it needs.
+// and as the backend's defaults say unless the kind says otherwise. A status where the machine
+// lacks what it needs.
 absl::StatusOr<std::unique_ptr<Backend>> CreateTestBackend(BackendKind kind, int cpu_threads);
 
 // OK, or why there is no such backend here. Tries once.

@@ -22,14 +22,30 @@ class FailingStream final : public ForwardingStream {
   const std::atomic<bool>* const broken_;
 };
 
-class FailingBackend final : public ForwardingBackend {
+class FaultingStream final : public ForwardingStream {
  public:
-  FailingBackend(std::unique_ptr<Backend> inner, const std::atomic<bool>* broken)
+  FaultingStream(std::unique_ptr<Stream> inner, const std::atomic<bool>* broken)
+      : ForwardingStream(std::move(inner)), broken_(broken) {}
+
+  void BeginStep(const RowBatch& batch) override {
+    ForwardingStream::BeginStep(batch);
+    if (*broken_) ForwardingStream::CopyRows(MissingMatrix(1), MissingMatrix(2));
+  }
+
+ private:
+  const std::atomic<bool>* const broken_;
+};
+
+// Streams of type T, made from the inner stream and `broken`.
+template <typename T>
+class BreakableBackend final : public ForwardingBackend {
+ public:
+  BreakableBackend(std::unique_ptr<Backend> inner, const std::atomic<bool>* broken)
       : ForwardingBackend(std::move(inner)), broken_(broken) {}
 
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
     MNEME_ASSIGN_OR_RETURN(auto stream, ForwardingBackend::CreateStream());
-    return std::make_unique<FailingStream>(std::move(stream), broken_);
+    return std::make_unique<T>(std::move(stream), broken_);
   }
 
  private:
@@ -40,7 +56,17 @@ class FailingBackend final : public ForwardingBackend {
 
 std::unique_ptr<Backend> MakeFailingBackend(std::unique_ptr<Backend> inner,
                                             const std::atomic<bool>* broken) {
-  return std::make_unique<FailingBackend>(std::move(inner), broken);
+  return std::make_unique<BreakableBackend<FailingStream>>(std::move(inner), broken);
+}
+
+std::unique_ptr<Backend> MakeFaultingBackend(std::unique_ptr<Backend> inner,
+                                             const std::atomic<bool>* broken) {
+  return std::make_unique<BreakableBackend<FaultingStream>>(std::move(inner), broken);
+}
+
+Matrix MissingMatrix(int64_t number) {
+  // Null pages are never mapped.
+  return {reinterpret_cast<void*>(number * 1024), DType::kF32, 1, 4, 4};
 }
 
 }  // namespace mneme

@@ -2,6 +2,7 @@
 #define MNEME_TESTS_ENGINE_FAILING_BACKEND_H_
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 
 #include "kernels/backend.h"
@@ -12,6 +13,15 @@ namespace mneme {
 // device error. `broken` must outlive it.
 std::unique_ptr<Backend> MakeFailingBackend(std::unique_ptr<Backend> inner,
                                             const std::atomic<bool>* broken);
+
+// `inner`, on CUDA, but while `*broken` is true each step begins with an operation on memory that
+// is not there: a real failure of the device, which this process cannot use again. `broken` must
+// outlive it.
+std::unique_ptr<Backend> MakeFaultingBackend(std::unique_ptr<Backend> inner,
+                                             const std::atomic<bool>* broken);
+
+// Views of memory that no device has.
+Matrix MissingMatrix(int64_t number);
 
 }  // namespace mneme
 

@@ -263,6 +263,18 @@ double MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
   return largest;
 }
 
+double RootMeanSquareDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double squares = 0;
+  int count = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    squares += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    ++count;
+  }
+  return std::sqrt(squares / count);
+}
+
 double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
   double difference = 0, norm = 0;

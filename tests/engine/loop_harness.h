@@ -140,6 +140,8 @@ GenerateRequest GreedyRequest(int64_t max_tokens, std::vector<int32_t> input = {
 
 // Largest difference; NaN must meet NaN.
 double MaxDifference(const std::vector<float>& a, const std::vector<float>& b);
+// Of the numbers of both, NaN left out.
+double RootMeanSquareDifference(const std::vector<float>& a, const std::vector<float>& b);
 // ‖a − b‖ / ‖b‖.
 double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b);
 

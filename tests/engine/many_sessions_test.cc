@@ -20,7 +20,7 @@ class ManySessionsTest : public testing::TestWithParam<std::tuple<std::string, B
   BackendKind backend() const { return std::get<1>(GetParam()); }
   // Alone and together differ in the order of sums, which bfloat16 rounds on the way: see the
   // tolerances of golden_test.cc.
-  double tolerance() const { return IsFloat32(backend()) ? 1e-3 : 0.15; }
+  double tolerance() const { return IsFloat32(backend()) ? 1e-3 : 0.12; }
   uint32_t sessions() const { return IsCuda(backend()) ? 64 : 14; }
 
   HarnessOptions Options() const {
@@ -75,8 +75,8 @@ class ManySessionsTest : public testing::TestWithParam<std::tuple<std::string, B
 
 TEST_P(ManySessionsTest, GiveTheTokensThatEachGivesAlone) { ExpectTogetherAsAlone(Options()); }
 
+// A CPU runs the operations again, a GPU what it recorded of them.
 TEST_P(ManySessionsTest, GiveThemAlsoInStepsThatAreRepeated) {
-  if (IsCuda(backend())) GTEST_SKIP() << "the other test's steps are repeated here";
   RepeatCounts counts;
   HarnessOptions options = Options();
   options.wrap_backend = [&counts](std::unique_ptr<Backend> inner) {
@@ -91,7 +91,7 @@ INSTANTIATE_TEST_SUITE_P(
     Fixtures, ManySessionsTest,
     testing::Combine(testing::Values("qwen3-window-yarn", "llama-input-target"),
                      testing::Values(BackendKind::kCpuFloat32, BackendKind::kCudaFloat32,
-                                     BackendKind::kCudaBFloat16)),
+                                     BackendKind::kCudaBFloat16, BackendKind::kCudaFp8Delta)),
     [](const auto& param) {
       return std::get<0>(param.param).substr(0, 5) + "_" + NameOf(std::get<1>(param.param));
     });

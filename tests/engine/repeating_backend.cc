@@ -26,95 +26,102 @@ class RepeatingStream final : public ForwardingStream {
     decodes_ = batch.waves.size() <= 1 && batch.sequences.size() == batch.token_ids.size();
     ForwardingStream::BeginStep(batch);
   }
+  // Listens to the operations before they are passed on: a device may not ask for them again.
   void Repeat(uint64_t key, const std::function<void()>& operations) override {
     EXPECT_TRUE(decodes_);
     calls_.str("");
-    Note("rows", padded_rows_);
-    repeating_ = true;
+    calls_ << padded_rows_ << " rows\n";
+    listening_ = true;
     operations();
-    repeating_ = false;
+    listening_ = false;
     const auto [known, is_new] = recorded_.emplace(key, calls_.str());
     ++(is_new ? counts_.recorded : counts_.repeated);
     EXPECT_EQ(known->second, calls_.str());
+    repeating_ = true;
+    ForwardingStream::Repeat(key, operations);
+    repeating_ = false;
   }
 
   void CopyFromHost(void* device, const void* host, int64_t bytes) override {
-    EXPECT_FALSE(repeating_);
+    EXPECT_FALSE(listening_ || repeating_);
     ForwardingStream::CopyFromHost(device, host, bytes);
   }
   void CopyToHost(void* host, const void* device, int64_t bytes) override {
-    EXPECT_FALSE(repeating_);
+    EXPECT_FALSE(listening_ || repeating_);
     ForwardingStream::CopyToHost(host, device, bytes);
   }
   void CopyRows(Matrix from, Matrix to) override {
-    Note("CopyRows", from, to);
+    if (Note("CopyRows", from, to)) return;
     ForwardingStream::CopyRows(from, to);
   }
   void GatherRows(Matrix in, absl::Span<const int32_t> rows, Matrix out) override {
-    EXPECT_FALSE(repeating_) << "the list of rows is an argument that differs";
+    EXPECT_FALSE(listening_ || repeating_) << "the list of rows is an argument that differs";
     ForwardingStream::GatherRows(in, rows, out);
   }
   void Embed(Matrix table, Matrix out) override {
-    Note("Embed", table, out);
+    if (Note("Embed", table, out)) return;
     ForwardingStream::Embed(table, out);
   }
   void ComputeRope(const RopeSpec& rope, Matrix out) override {
-    Note("ComputeRope", rope.inverse_frequencies.data(), out);
+    if (Note("ComputeRope", rope.inverse_frequencies.data(), out)) return;
     ForwardingStream::ComputeRope(rope, out);
   }
   void RotateAndStore(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
                       const KvLayer& kv) override {
-    Note("RotateAndStore", qkv, norm.q_weight, rope, kv.data, kv.group);
+    if (Note("RotateAndStore", qkv, norm.q_weight, rope, kv.data, kv.group)) return;
     ForwardingStream::RotateAndStore(qkv, shape, norm, rope, kv);
   }
   void Attention(Matrix qkv, const QkvShape& shape, const KvLayer& kv, int64_t window, float scale,
                  Matrix out) override {
-    Note("Attention", qkv, kv.data, window, scale, out);
+    if (Note("Attention", qkv, kv.data, window, scale, out)) return;
     ForwardingStream::Attention(qkv, shape, kv, window, scale, out);
   }
   void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) override {
-    Note("RmsNorm", in, weight, epsilon, out);
+    if (Note("RmsNorm", in, weight, epsilon, out)) return;
     ForwardingStream::RmsNorm(in, weight, epsilon, out);
   }
   void Linear(Matrix x, const PackedMatrix& weight, const void* bias, bool accumulate,
               Matrix out) override {
-    Note("Linear", x, &weight, bias, accumulate, out);
+    if (Note("Linear", x, &weight, bias, accumulate, out)) return;
     ForwardingStream::Linear(x, weight, bias, accumulate, out);
   }
   void SwiGlu(Matrix gate_up, Matrix z) override {
-    Note("SwiGlu", gate_up, z);
+    if (Note("SwiGlu", gate_up, z)) return;
     ForwardingStream::SwiGlu(gate_up, z);
   }
   void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override {
-    Note("DownProject", wave, layer, z, &w_down, y);
+    if (Note("DownProject", wave, layer, z, &w_down, y)) return;
     ForwardingStream::DownProject(wave, layer, z, w_down, y);
   }
   void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override {
-    Note("KeepRows", wave, rows, offset_bytes);
+    if (Note("KeepRows", wave, rows, offset_bytes)) return;
     ForwardingStream::KeepRows(wave, rows, offset_bytes);
   }
   void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
                          ChunkUpdateResult* results) override {
-    EXPECT_FALSE(repeating_);
+    EXPECT_FALSE(listening_ || repeating_);
     ForwardingStream::UpdateFastWeights(layer, updates, results);
   }
   void Sample(Matrix logits, void* out) override {
-    Note("Sample", logits, out);
+    if (Note("Sample", logits, out)) return;
     ForwardingStream::Sample(logits, out);
   }
 
  private:
+  // Whether the call is only listened to.
   template <typename... Arguments>
-  void Note(const char* name, const Arguments&... arguments) {
+  bool Note(const char* name, const Arguments&... arguments) {
+    if (!listening_) return false;
     calls_ << name;
     ((calls_ << ' ' << arguments), ...);
     calls_ << '\n';
+    return true;
   }
 
   RepeatCounts& counts_;
   int64_t padded_rows_ = 0;
-  bool decodes_ = false, repeating_ = false;
+  bool decodes_ = false, listening_ = false, repeating_ = false;
   std::ostringstream calls_;
   std::map<uint64_t, std::string> recorded_;
 };
@@ -124,7 +131,9 @@ class RepeatingBackend final : public ForwardingBackend {
   RepeatingBackend(std::unique_ptr<Backend> inner, RepeatCounts* counts)
       : ForwardingBackend(std::move(inner)), counts_(counts) {}
 
-  int64_t RepeatableRows(int64_t rows) const override { return (rows + 3) / 4 * 4; }
+  int64_t RepeatableRows(int64_t rows) const override {
+    return ForwardingBackend::RepeatableRows((rows + 3) / 4 * 4);
+  }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
     MNEME_ASSIGN_OR_RETURN(auto stream, ForwardingBackend::CreateStream());
     return std::make_unique<RepeatingStream>(std::move(stream), counts_);
