@@ -20,6 +20,18 @@ int64_t ElementBytes(DeltaType type) {
 
 }  // namespace
 
+const char* NameOf(DeltaType type) {
+  switch (type) {
+    case DeltaType::kFloat32:
+      return "fp32";
+    case DeltaType::kBFloat16:
+      return "bf16";
+    case DeltaType::kFp8E4M3:
+      return "fp8_e4m3";
+  }
+  return "";
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeBenchBackend(const BenchOptions& options) {
   if (options.cuda) return LoadCudaBackend(*options.cuda);
   return CreateCpuBackend({.matmul_dtype = options.cpu_dtype, .threads = options.threads});

@@ -37,6 +37,7 @@ absl::Status CheckWorkloads(const BenchOptions& options, const ModelConfig& conf
 }
 
 absl::Status CheckLength(const BenchOptions& options, const ModelConfig& config) {
+  if (options.precision) return absl::OkStatus();  // has read its text already
   if (!options.workloads.empty()) return CheckWorkloads(options, config);
   if (options.decode_begin() < options.prefill_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("a context of ", options.context,
@@ -54,12 +55,18 @@ absl::Status CheckLength(const BenchOptions& options, const ModelConfig& config)
 
 }  // namespace
 
+absl::StatusOr<ModelConfig> BenchModelConfig(const BenchOptions& options) {
+  MNEME_ASSIGN_OR_RETURN(ModelConfig config, options.random_weights.empty()
+                                                 ? LoadModelConfig(options.model_dir)
+                                                 : NamedShape(options.random_weights));
+  MNEME_RETURN_IF_ERROR(SetChunk(options, config));
+  return config;
+}
+
 absl::StatusOr<BenchModel> LoadBenchModel(const BenchOptions& options, Backend& backend) {
   const bool random = !options.random_weights.empty();
   BenchModel model;
-  MNEME_ASSIGN_OR_RETURN(model.config, random ? NamedShape(options.random_weights)
-                                              : LoadModelConfig(options.model_dir));
-  MNEME_RETURN_IF_ERROR(SetChunk(options, model.config));
+  MNEME_ASSIGN_OR_RETURN(model.config, BenchModelConfig(options));
   MNEME_RETURN_IF_ERROR(CheckLength(options, model.config));
   if (random) {
     model.name = options.random_weights + ", random weights";

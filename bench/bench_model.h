@@ -17,6 +17,9 @@ struct BenchModel {
   ModelWeights weights;
 };
 
+// The configuration of the model that `options` name, with the chunk size that they ask for.
+absl::StatusOr<ModelConfig> BenchModelConfig(const BenchOptions& options);
+
 // The model that `options` name, packed for `backend`, with the chunk size that they ask for.
 // INVALID_ARGUMENT for a chunk size of a model that does not learn, or a session longer than the
 // model's context; otherwise as LoadWeights and NamedShape.

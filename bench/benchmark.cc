@@ -2,26 +2,17 @@
 
 #include <algorithm>
 #include <memory>
-#include <random>
 #include <utility>
 
 #include "base/status_macros.h"
 #include "bench/bench_backend.h"
 #include "bench/bench_model.h"
 #include "bench/matmul_alone.h"
+#include "bench/random_tokens.h"
 #include "bench/stream_set.h"
 
 namespace mneme {
 namespace {
-
-std::vector<int32_t> RandomTokens(int64_t count, int64_t vocab_size, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<int32_t> tokens(static_cast<size_t>(count));
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
-  }
-  return tokens;
-}
 
 // A session with or without learning, and what was measured of it.
 struct Lane {

@@ -8,6 +8,7 @@
 
 #include "base/version.h"
 #include "bench/benchmark.h"
+#include "bench/precision.h"
 #include "bench/table.h"
 
 namespace mneme {
@@ -130,12 +131,20 @@ int Compare(const BenchOptions& options) {
   return WriteJson(options, ReportJson(*report));
 }
 
+void PrintProgress(const std::string& what) { std::cerr << "mneme-bench: " << what << std::endl; }
+
 int Tabulate(const BenchOptions& options) {
-  const absl::StatusOr<BenchTable> table = RunTable(
-      options, [](const std::string& what) { std::cerr << "mneme-bench: " << what << std::endl; });
+  const absl::StatusOr<BenchTable> table = RunTable(options, PrintProgress);
   if (!table.ok()) return Fail(std::string(table.status().message()));
   std::cout << TableText(*table);
   return WriteJson(options, TableJson(*table));
+}
+
+int ComparePrecision(const BenchOptions& options) {
+  const absl::StatusOr<PrecisionReport> report = MeasurePrecision(options, PrintProgress);
+  if (!report.ok()) return Fail(std::string(report.status().message()));
+  std::cout << PrecisionText(*report);
+  return WriteJson(options, PrecisionJson(*report));
 }
 
 // What depends on the backend and was not given.
@@ -143,7 +152,7 @@ void AddDefaults(bool step_tokens_given, BenchOptions& options) {
   if (!options.cuda) return;
   constexpr int64_t kCudaStepTokens = 4096;
   if (!step_tokens_given) options.step_tokens = kCudaStepTokens;
-  if (!options.workloads.empty()) return;
+  if (!options.workloads.empty() || options.precision) return;
   for (const char* name :
        {"decode:1x4096", "decode:8x2048", "decode:64x4096", "prefill:4096", "prefill:32768"}) {
     options.workloads.push_back(*ParseWorkload(name));
@@ -168,6 +177,13 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   mneme::AddCpuFlags(app, options);
   mneme::AddCudaFlags(app, cuda);
+  auto* precision = app.add_flag("--precision", options.precision,
+                                 "CUDA: what each type of fast weights costs in accuracy, over "
+                                 "prefill_tokens tokens, instead of measuring speed");
+  app.add_option("--text", options.text_file, "The text that --precision reads")
+      ->check(CLI::ExistingFile)
+      ->needs(precision)
+      ->excludes("--random_weights");
   app.add_option("--json", options.json_file, "Writes the figures to this file as JSON, too");
   try {
     app.parse(argc, argv);
@@ -176,5 +192,6 @@ int main(int argc, char** argv) {
   }
   if (backend == "cuda") options.cuda = cuda;
   mneme::AddDefaults(app.count("--step_tokens") > 0, options);
+  if (options.precision) return mneme::ComparePrecision(options);
   return options.workloads.empty() ? mneme::Compare(options) : mneme::Tabulate(options);
 }

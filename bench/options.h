@@ -28,8 +28,10 @@ struct BenchOptions {
   DType cpu_dtype = DType::kF32;
   std::optional<CudaBackendOptions> cuda;  // absent: the CPU
   std::vector<Workload> workloads;         // of a table; empty: a comparison with matmul alone
-  uint64_t seed = 1;                // of random weights and tokens
-  std::filesystem::path json_file;  // empty: none
+  bool precision = false;                  // compare what fast weights are kept in, on CUDA
+  std::filesystem::path text_file;         // read for that; empty: random tokens
+  uint64_t seed = 1;                       // of random weights and tokens
+  std::filesystem::path json_file;         // empty: none
 
   int64_t decode_begin() const { return context > 0 ? context : prefill_tokens; }
 };

@@ -49,10 +49,15 @@ void StreamSet::Restart() {
   }
 }
 
-absl::StatusOr<StreamSet::Step> StreamSet::Read(int64_t stream, absl::Span<const int32_t> tokens) {
+absl::StatusOr<StreamSet::Step> StreamSet::Read(int64_t stream, absl::Span<const int32_t> tokens,
+                                                std::vector<float>* logprobs) {
   Session& session = sessions_[static_cast<size_t>(stream)];
   SequenceStep step = MakeStep(session, {tokens.begin(), tokens.end()});
+  if (logprobs != nullptr) step.logprobs_from = session.position;
   MNEME_ASSIGN_OR_RETURN(const Step done, Run({&step, 1}));
+  if (logprobs != nullptr) {
+    logprobs->insert(logprobs->end(), step.logprobs.begin(), step.logprobs.end());
+  }
   Finish(session, step);
   return done;
 }

@@ -33,12 +33,18 @@ class StreamSet {
 
   // Forgets everything: every session is at position 0.
   void Restart();
-  // Session `stream` reads `tokens`, at least one.
-  absl::StatusOr<Step> Read(int64_t stream, absl::Span<const int32_t> tokens);
+  // Session `stream` reads `tokens`, at least one. `logprobs`: null, or where the log-probability
+  // of each is added, NaN for a session's first.
+  absl::StatusOr<Step> Read(int64_t stream, absl::Span<const int32_t> tokens,
+                            std::vector<float>* logprobs = nullptr);
   // Every session computes the token it drew last (`first` at first) and draws its next, greedily.
   // FAILED_PRECONDITION if a session's logits are not finite.
   absl::StatusOr<Step> Decode(int32_t first);
 
+  // Bytes that a session holds.
+  int64_t held_bytes(int64_t stream) const {
+    return sessions_[static_cast<size_t>(stream)].cache->held_bytes();
+  }
   int64_t position(int64_t stream) const { return sessions_[static_cast<size_t>(stream)].position; }
 
  private:

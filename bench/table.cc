@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <memory>
-#include <random>
 #include <utility>
 
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "bench/bench_backend.h"
 #include "bench/bench_model.h"
+#include "bench/random_tokens.h"
 #include "bench/stream_set.h"
 
 namespace mneme {
@@ -19,15 +19,6 @@ double Percentile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
   const auto last = static_cast<double>(values.size() - 1);
   return values[static_cast<size_t>(last * share + 0.5)];
-}
-
-std::vector<int32_t> RandomTokens(int64_t count, int64_t vocab_size, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<int32_t> tokens(static_cast<size_t>(count));
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
-  }
-  return tokens;
 }
 
 class TableRunner {
