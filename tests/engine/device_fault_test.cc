@@ -3,7 +3,6 @@
 // ends what its process can do with CUDA, so each test is a process of its own.
 
 #include <atomic>
-#include <cstdlib>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -16,18 +15,13 @@ namespace {
 
 using testing::HasSubstr;
 
-class DeviceFaultTest : public testing::Test {
+class CudaDeviceFaultTest : public testing::Test {
  protected:
   void SetUp() override {
     testing::FLAGS_gtest_death_test_style = "threadsafe";  // CUDA does not survive a fork
     MNEME_SKIP_WITHOUT_BACKEND(BackendKind::kCudaBFloat16);
   }
-
-  // Ends the process, with 0 if all expectations held in it.
-  [[noreturn]] static void EndProcess() { std::exit(HasFailure() ? 1 : 0); }
 };
-
-using CudaDeviceFaultTest = DeviceFaultTest;
 
 void BreakAStream() {
   const auto backend = *CreateTestBackend(BackendKind::kCudaBFloat16, 1);
@@ -48,7 +42,7 @@ void BreakAStream() {
 }
 
 TEST_F(CudaDeviceFaultTest, AStreamReportsItFromThenOn) {
-  EXPECT_EXIT((BreakAStream(), EndProcess()), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT((BreakAStream(), EndDeathTest(0)), testing::ExitedWithCode(0), "");
 }
 
 // `before`: tokens that are generated before the device fails, in steps that are repeated.
@@ -81,8 +75,8 @@ void BreakAnEngine(size_t before) {
 }
 
 TEST_F(CudaDeviceFaultTest, EveryRequestOfAnEngineEndsWithUnavailable) {
-  EXPECT_EXIT((BreakAnEngine(0), EndProcess()), testing::ExitedWithCode(0), "");
-  EXPECT_EXIT((BreakAnEngine(8), EndProcess()), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT((BreakAnEngine(0), EndDeathTest(0)), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT((BreakAnEngine(8), EndDeathTest(0)), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 #include "tests/engine/failing_backend.h"
 
+#include <cstdlib>
+#include <iostream>
 #include <utility>
 
 #include "base/status_macros.h"
+#include "gtest/gtest.h"
 #include "tests/engine/forwarding_backend.h"
 
 namespace mneme {
@@ -62,6 +65,16 @@ std::unique_ptr<Backend> MakeFailingBackend(std::unique_ptr<Backend> inner,
 std::unique_ptr<Backend> MakeFaultingBackend(std::unique_ptr<Backend> inner,
                                              const std::atomic<bool>* broken) {
   return std::make_unique<BreakableBackend<FaultingStream>>(std::move(inner), broken);
+}
+
+void EndDeathTest(int exit_code) {
+  const testing::TestResult& result =
+      *testing::UnitTest::GetInstance()->current_test_info()->result();
+  for (int i = 0; i < result.total_part_count(); ++i) {
+    const testing::TestPartResult& part = result.GetTestPartResult(i);
+    if (part.failed()) std::cerr << part << std::flush;
+  }
+  std::exit(result.Failed() ? 99 : exit_code);
 }
 
 Matrix MissingMatrix(int64_t number) {

@@ -23,6 +23,10 @@ std::unique_ptr<Backend> MakeFaultingBackend(std::unique_ptr<Backend> inner,
 // Views of memory that no device has.
 Matrix MissingMatrix(int64_t number);
 
+// Ends the process of a death test: with `exit_code` if all expectations held in it, else with 99,
+// after printing those that did not.
+[[noreturn]] void EndDeathTest(int exit_code);
+
 }  // namespace mneme
 
 #endif  // MNEME_TESTS_ENGINE_FAILING_BACKEND_H_

@@ -41,16 +41,18 @@ const double kActivationsError = std::sqrt(4.0 * 13 + 2) / 512;
 const double kCudaBf16Error = std::sqrt(2.0) * kActivationsError;
 
 // In fp8 e4m3 an element of ΔW is off by up to 2⁻⁴, evenly: 2⁻⁴ / √3 = 0.036 root mean square of
-// what ΔW adds, which in these fixtures is up to as much as the rest.
-const double kFp8Error = 0.036 + kCudaBf16Error;
+// what ΔW adds, which in these fixtures is up to half of all.
+// (Measured on CUDA: 0.008 to 0.013, with fp8 to 0.017 root mean square; 0.05 at most.)
+const double kFp8Error = std::hypot(kCudaBf16Error, 0.018);
 
 std::vector<GoldenCase> Cases() {
   std::vector<GoldenCase> cases;
   for (const std::string& name : GoldenNames()) {
-    cases.push_back({name, BackendKind::kCpuFloat32, 3e-4, 1e-4});
+    // Orders of sums: 1e-6 measured.
+    cases.push_back({name, BackendKind::kCpuFloat32, 2e-5, 2e-5});
     // ΔW's norm is an average (measured: 0.0122).
     cases.push_back({name, BackendKind::kCpuBFloat16, kBf16Error, 3 * kBf16Error});
-    cases.push_back({name, BackendKind::kCudaFloat32, 3e-4, 1e-4});
+    cases.push_back({name, BackendKind::kCudaFloat32, 2e-5, 2e-5});
     cases.push_back({name, BackendKind::kCudaBFloat16, kCudaBf16Error, 3 * kCudaBf16Error});
     cases.push_back(
         {name, BackendKind::kCudaFloat32Delta, kActivationsError, 3 * kActivationsError});
@@ -81,8 +83,12 @@ class GoldenTest : public testing::TestWithParam<GoldenCase> {
   }
 
   void ExpectErrors(const std::vector<float>& actual, const std::vector<float>& expected) {
-    EXPECT_LT(MaxDifference(actual, expected), GetParam().logprob_tolerance());
-    EXPECT_LT(RootMeanSquareDifference(actual, expected), GetParam().error);
+    const double largest = MaxDifference(actual, expected);
+    const double average = RootMeanSquareDifference(actual, expected);
+    RecordProperty("largest_error", std::to_string(largest));  // for --gtest_output=xml
+    RecordProperty("error", std::to_string(average));
+    EXPECT_LT(largest, GetParam().logprob_tolerance());
+    EXPECT_LT(average, GetParam().error);
   }
 
   // The best tokens of the reference at each place of the greedy continuation.
@@ -125,8 +131,10 @@ TEST_P(GoldenTest, LearningGivesTheLogProbabilitiesAndDeltas) {
   const auto& layers = engine_->model().config.ttt->layers;
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto delta = engine_->Delta("s", static_cast<int64_t>(i));
-    EXPECT_LT(RelativeDifference(delta, golden_.Floats("delta." + std::to_string(layers[i]))),
-              GetParam().delta_tolerance);
+    const double error =
+        RelativeDifference(delta, golden_.Floats("delta." + std::to_string(layers[i])));
+    RecordProperty("delta_error", std::to_string(error));
+    EXPECT_LT(error, GetParam().delta_tolerance);
   }
 }
 

@@ -155,7 +155,9 @@ TEST_P(LearningControlsTest, MaxRelativeNormKeepsTheOldDeltaUndecayed) {
   ASSERT_GT(Norm(DeltaAfter({}, 2 * kChunk)) / down, one * 1.01);
   LearningControls controls = {.decay = 0.001F,
                                .max_relative_norm = static_cast<float>(one * 1.01)};
-  EXPECT_EQ(DeltaAfter(controls, 2 * kChunk), first);
+  // A GPU adds up in another order where a step has more rows; a decay would be a hundred times
+  // that.
+  EXPECT_LT(RelativeDifference(DeltaAfter(controls, 2 * kChunk), first), 1e-5);
   controls.max_relative_norm = static_cast<float>(one * 0.99);
   EXPECT_EQ(Norm(DeltaAfter(controls, kChunk)), 0) << "not even the first fits";
 }
