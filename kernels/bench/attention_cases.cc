@@ -31,7 +31,8 @@ double KeysSeen(const AttentionRows& a) {
 BenchCase AttentionCase(const BenchShape& shape, const AttentionRows& a, BenchDevice& device) {
   const bool decodes = a.rows == 1;
   BenchCase c{.kernel = decodes ? "Attention decode" : "Attention prefill",
-              .shape = absl::StrCat(a.sequences, " x ", a.past + a.rows)};
+              .shape = absl::StrCat(a.sequences, " x ", decodes ? "" : absl::StrCat(a.rows, " of "),
+                                    a.past + a.rows)};
   c.flops = 4 * KeysSeen(a) * static_cast<double>(shape.query_heads * shape.head_dim);
   const int64_t kv_elements = a.sequences * (a.past + a.rows) * 2 * shape.kv_heads * shape.head_dim;
   const int64_t row_elements = 2 * a.sequences * a.rows * shape.query_heads * shape.head_dim;
@@ -102,8 +103,11 @@ std::vector<BenchCase> AttentionCases(const BenchShape& shape, BenchDevice& devi
   const int64_t context = shape.prefill_rows;
   std::vector<BenchCase> cases;
   for (const AttentionRows& a :
-       {AttentionRows{1, 1, context - 1}, AttentionRows{8, 1, context / 2 - 1},
-        AttentionRows{64, 1, context - 1}, AttentionRows{1, context, 0}}) {
+       {AttentionRows{1, 1, context / 8 - 1}, AttentionRows{1, 1, context - 1},
+        AttentionRows{1, 1, 8 * context - 1}, AttentionRows{8, 1, context / 2 - 1},
+        AttentionRows{32, 1, context / 2 - 1}, AttentionRows{64, 1, context - 1},
+        AttentionRows{1, context / 8, 0}, AttentionRows{1, context, 0},
+        AttentionRows{1, context, 7 * context}}) {
     cases.push_back(AttentionCase(shape, a, device));
   }
   for (const int64_t rows : {int64_t{1}, int64_t{64}, context}) {

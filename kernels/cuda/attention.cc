@@ -8,7 +8,6 @@
 #include "kernels/cuda/attention_buffers.h"
 #include "kernels/cuda/attention_decode.h"
 #include "kernels/cuda/attention_flashinfer.h"
-#include "kernels/cuda/attention_graphs.h"
 #include "kernels/cuda/attention_plan.h"
 #include "kernels/cuda/memory.h"
 
@@ -17,9 +16,6 @@ namespace {
 
 // Sequences with so many rows are FA3's, if there are enough of them.
 constexpr int64_t kLongRows = 256;
-// Up to so many sequences our own decode kernel is used; FA2 beyond.
-constexpr int64_t kDecodeSequences = 32;
-static_assert(kDecodeSequences <= kMaxDecodeSequences);
 
 // The pages of one KV group in an eager step.
 struct StepPages {
@@ -50,10 +46,6 @@ bool IsFlash(const Matrix& qkv, const AttentionShape& shape, const void* kv_data
          IsAligned(qkv.data) && IsAligned(kv_data) && IsAligned(out.data);
 }
 
-bool UsesDecode(const AttentionShape& shape, int64_t sequences) {
-  return sequences <= kDecodeSequences && IsDecodeShape(shape);
-}
-
 // Sequences of one kind are worked on together.
 enum class Kind : uint8_t { kDecode, kShort, kLong };
 Kind KindOf(const SequenceRows& sequence) {
@@ -62,9 +54,7 @@ Kind KindOf(const SequenceRows& sequence) {
 }
 
 AttentionKernel KernelFor(Kind kind, const FlashCall& call, const LaunchContext& context) {
-  if (kind == Kind::kDecode && UsesDecode(call.shape, call.sequences)) {
-    return AttentionKernel::kDecode;
-  }
+  if (kind == Kind::kDecode && IsDecodeShape(call.shape)) return AttentionKernel::kDecode;
   return kind == Kind::kLong && PrefersFa3(call, context) ? AttentionKernel::kFa3
                                                           : AttentionKernel::kFa2;
 }
@@ -74,7 +64,7 @@ class FlashAttention final : public PagedAttention {
   FlashAttention(std::unique_ptr<AlternatingStaging> staging, DeviceMemory decode_workspace)
       : planner_(std::move(staging)), decode_workspace_(std::move(decode_workspace)) {}
 
-  bool BeginStep(const Step& step, uint64_t graph_key, const LaunchContext& context) override;
+  void BeginStep(const Step& step, const LaunchContext& context) override;
   void Run(Matrix qkv, const AttentionShape& shape, const void* kv_data, Matrix out,
            const LaunchContext& context) override;
 
@@ -88,53 +78,38 @@ class FlashAttention final : public PagedAttention {
 
   Planner planner_;
   DeviceMemory decode_workspace_;
-  std::vector<AttentionShape> shapes_;  // that steps had, but for those of PlainAttention
-  GraphPlans graphs_;
 
   const Step* step_ = nullptr;
-  uint64_t graph_key_ = 0;
-  // Of an eager step.
+  // Of the step's plans.
   Arena<DeviceMemory> step_memory_{AllocateDevice};
   std::map<int, StepPages> step_pages_;  // by KV group
   std::vector<ShapePlan> step_plans_;
 };
 
-bool FlashAttention::BeginStep(const Step& step, uint64_t graph_key, const LaunchContext& context) {
+void FlashAttention::BeginStep(const Step& step, const LaunchContext& context) {
   step_ = &step;
-  graph_key_ = graph_key;
   step_pages_.clear();
   step_plans_.clear();
   step_memory_.Reset();
   planner_.NextStep(context);
-  if (graph_key == 0) return true;
-  std::vector<AttentionShape> planned;
-  for (const AttentionShape& shape : shapes_) {
-    if (!UsesDecode(shape, step.batch().padded_rows)) planned.push_back(shape);
-  }
-  return planned.empty() || graphs_.Prepare(graph_key, planned, step, &planner_, context);
 }
 
 void FlashAttention::Run(Matrix qkv, const AttentionShape& shape, const void* kv_data, Matrix out,
                          const LaunchContext& context) {
   if (!context.errors->ok()) return;
   const int64_t padded_rows = step_->batch().padded_rows;
-  if (!IsFlash(qkv, shape, kv_data, out)) {
+  const bool flash = IsFlash(qkv, shape, kv_data, out);
+  if (!flash || (step_->repeatable() && !IsDecodeShape(shape))) {
     PlainAttention(step_->device_view(), padded_rows, qkv, shape, kv_data, out, context);
-    return;
-  }
-  if (graph_key_ != 0 && UsesDecode(shape, padded_rows)) {
+  } else if (step_->repeatable()) {
     DecodeAttention(step_->device_view(), 0, padded_rows, 0, qkv, shape, kv_data, out,
                     decode_workspace_.get(), context);
-    return;
+  } else {
+    for (const PlannedCall& planned : StepPlan(shape, context).calls) {
+      RunCall(planned, qkv, kv_data, out, context);
+    }
+    ZeroPadding(out, context);
   }
-  const ShapePlan* const plan =
-      graph_key_ != 0 ? graphs_.Find(graph_key_, shape) : &StepPlan(shape, context);
-  if (plan == nullptr) {
-    context.errors->Fail("a graph is captured with attention of a shape that no step had before");
-    return;
-  }
-  for (const PlannedCall& planned : plan->calls) RunCall(planned, qkv, kv_data, out, context);
-  if (graph_key_ == 0) ZeroPadding(out, context);
 }
 
 void FlashAttention::RunCall(const PlannedCall& planned, const Matrix& qkv, const void* kv_data,
@@ -169,9 +144,6 @@ const ShapePlan& FlashAttention::StepPlan(const AttentionShape& shape,
   for (const ShapePlan& plan : step_plans_) {
     if (plan.shape == shape) return plan;
   }
-  bool known = false;
-  for (const AttentionShape& other : shapes_) known |= other == shape;
-  if (!known) shapes_.push_back(shape);
   step_plans_.push_back({shape, {}});
   PlanCalls(&step_plans_.back(), context);
   return step_plans_.back();

@@ -1,8 +1,8 @@
 #ifndef MNEME_KERNELS_CUDA_ATTENTION_H_
 #define MNEME_KERNELS_CUDA_ATTENTION_H_
 
-// Paged attention of a step's rows. FlashInfer's kernels where they fit (bf16, head sizes 64 and
-// 128), our own plain kernel for everything else.
+// Paged attention of a step's rows. Our own kernel for decode and FlashInfer's for more rows, where
+// they fit (bf16, head sizes 64 and 128); a plain kernel for everything else.
 
 #include <cstdint>
 #include <memory>
@@ -24,21 +24,17 @@ struct AttentionShape {
   friend bool operator==(const AttentionShape& a, const AttentionShape& b);
 };
 
-// One stream's attention: plans once a step, runs once a layer. One thread.
+// One stream's attention. One thread.
 class PagedAttention {
  public:
   virtual ~PagedAttention() = default;
 
-  // A step begins, or, with a `graph_key` other than 0, is about to be captured or replayed under
-  // that key (after BeginStep(step, 0), which it replaces). Such a step has one row a sequence, and
-  // was of the shapes that Run was given outside of captures before. All that a graph needs is
-  // allocated when its key is first seen, and what varies is sent here, so call it before each
-  // capture and each replay, never within a capture. Returns false if a graph captured under the
-  // key earlier can no longer be replayed, since the step does not fit its buffers: capture again.
-  [[nodiscard]] virtual bool BeginStep(const Step& step, uint64_t graph_key,
-                                       const LaunchContext& context) = 0;
+  // A step begins. A repeatable one has one row a sequence, and what Run launches for it finds
+  // all that differs between steps in the step's device arrays, so that it can be captured in a
+  // graph. The layers of other steps share a plan for each shape.
+  virtual void BeginStep(const Step& step, const LaunchContext& context) = 0;
   // qkv [padded_rows, (Hq + 2 Hkv) head_dim], out [padded_rows, Hq head_dim] without gaps between
-  // the rows. Outside of a capture the first layer of a shape plans it for the step.
+  // the rows.
   virtual void Run(Matrix qkv, const AttentionShape& shape, const void* kv_data, Matrix out,
                    const LaunchContext& context) = 0;
 };

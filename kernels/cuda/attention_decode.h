@@ -13,9 +13,6 @@
 
 namespace mneme::cuda {
 
-// Sequences that one launch takes.
-inline constexpr int64_t kMaxDecodeSequences = 512;
-
 // Whether DecodeAttention takes layers of such a shape: bf16, head size 64 or 128, up to eight
 // query heads for a KV head, pages of a multiple of 16 tokens. Data is aligned to 16 bytes.
 bool IsDecodeShape(const AttentionShape& shape);

@@ -119,11 +119,12 @@ cudaError_t WithPlanArguments(const FlashCall& call, cudaStream_t stream, Plan&&
   return plan(Mutable(call.host.q_indptr), Mutable(call.host.page_indptr),
               static_cast<uint32_t>(call.rows), static_cast<uint32_t>(call.sequences),
               static_cast<uint32_t>(heads.query_heads), static_cast<uint32_t>(heads.kv_heads),
-              head_dim, head_dim, static_cast<uint32_t>(call.shape.kv.page_tokens), call.graph,
-              static_cast<uint32_t>(sizeof(BFloat16)), WindowLeft(call.shape),
+              head_dim, head_dim, static_cast<uint32_t>(call.shape.kv.page_tokens),
+              /*enable_cuda_graph=*/false, static_cast<uint32_t>(sizeof(BFloat16)),
+              WindowLeft(call.shape),
               /*fixed_split_size=*/-1, /*disable_split_kv=*/false,
-              /*num_colocated_ctas=*/int64_t{0}, /*uniform_q_len=*/int64_t{call.graph ? 1 : 0},
-              stream, static_cast<uint32_t>(sizeof(BFloat16)));
+              /*num_colocated_ctas=*/int64_t{0}, /*uniform_q_len=*/int64_t{0}, stream,
+              static_cast<uint32_t>(sizeof(BFloat16)));
 }
 
 Fa2Params ParamsOf(const FlashCall& call, const Matrix& qkv, const void* kv_data,
@@ -200,11 +201,7 @@ void Fa2Run(const FlashCall& call, const FlashPlan& plan, Matrix qkv, const void
       params.merge_indptr = Part<int32_t>(schedule, info.merge_indptr_offset);
       values = Part<BFloat16>(plan.partials, info.v_offset);
       scores = Part<float>(plan.partials, info.s_offset);
-      if (call.graph) {
-        params.block_valid_mask = Part<bool>(schedule, info.block_valid_mask_offset);
-      }
     }
-    if (call.graph) params.total_num_rows = Part<uint32_t>(schedule, info.total_num_rows_offset);
     return LaunchAny(call.shape, info.cta_tile_q, params, values, scores, context.stream);
   });
 }

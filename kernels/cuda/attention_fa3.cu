@@ -106,13 +106,15 @@ Fa3Params ParamsOf(const FlashCall& call, const Matrix& qkv, const void* kv_data
 }  // namespace
 
 bool PrefersFa3(const FlashCall& call, const LaunchContext& context) {
-  int64_t tiles = 0;
+  constexpr int64_t kShortContext = 2048;
+  int64_t tiles = 0, longest = 0;
   for (int64_t i = 0; i < call.sequences; ++i) {
     const int64_t rows = call.host.q_indptr[i + 1] - call.host.q_indptr[i];
     tiles += (rows + TileRows(call) - 1) / TileRows(call);
+    longest = std::max<int64_t>(longest, call.host.kv_length[i]);
   }
-  return call.shape.heads.query_heads * tiles >= context.num_sms &&
-         MaxTilesOfHead(call) <= kMaxTilesOfHead;
+  const bool fills = 2 * call.shape.heads.query_heads * tiles >= context.num_sms;
+  return (fills || longest <= kShortContext) && MaxTilesOfHead(call) <= kMaxTilesOfHead;
 }
 
 FlashPlanBytes Fa3PlanBytes(const FlashCall& call, const LaunchContext& context) {

@@ -1,8 +1,8 @@
 #ifndef MNEME_KERNELS_CUDA_ATTENTION_FLASHINFER_H_
 #define MNEME_KERNELS_CUDA_ATTENTION_FLASHINFER_H_
 
-// FlashInfer's two attention kernels behind plain functions: FA2 for decode and short pieces, FA3
-// for long ones. Each lives in a file of its own, since their headers exclude each other. bf16,
+// FlashInfer's two attention kernels behind plain functions: FA2 for short pieces, FA3 for long
+// ones. Each lives in a file of its own, since their headers exclude each other. bf16,
 // head sizes 64 and 128, whole groups of query heads. Failures are latched; nothing is thrown.
 
 #include <array>
@@ -32,7 +32,6 @@ struct FlashCall {
   int64_t sequences = 0;
   int64_t first_row = 0;
   int64_t rows = 0;
-  bool graph = false;        // FA2 only: one row a sequence; launches depend on `sequences` alone
   FlashArrays host, device;  // of the call's first sequence on
 };
 
@@ -48,7 +47,7 @@ struct FlashPlanBytes {
   int64_t partials = 0;
 };
 
-// Device memory that the plan of `call` takes; for graph calls it depends on `sequences` alone.
+// Device memory that the plan of `call` takes.
 FlashPlanBytes Fa2PlanBytes(const FlashCall& call, const LaunchContext& context);
 // Writes the schedule into `staging` (pinned, as large as the schedule), queues its copy to
 // plan->schedule and fills plan->layout. `staging` must stay untouched until the copy is done.
@@ -58,8 +57,9 @@ void Fa2Plan(const FlashCall& call, const FlashPlanBytes& bytes, void* staging, 
 void Fa2Run(const FlashCall& call, const FlashPlan& plan, Matrix qkv, const void* kv_data,
             Matrix out, const LaunchContext& context);
 
-// Whether FA3 takes the call and is the faster one: it has a block for each query head and tile
-// of rows, and needs them to fill the device.
+// Whether FA3 takes the call and is the faster one. It has a block for each query head and tile of
+// rows: where they leave more than half of the device idle, FA2 gains by sharing out a long
+// context.
 bool PrefersFa3(const FlashCall& call, const LaunchContext& context);
 FlashPlanBytes Fa3PlanBytes(const FlashCall& call, const LaunchContext& context);
 void Fa3Plan(const FlashCall& call, const FlashPlanBytes& bytes, void* staging, FlashPlan* plan,

@@ -24,9 +24,7 @@ void FillArrays(const KvGroupView& view, const int32_t* q_indptr, int64_t sequen
   const auto copy = [](const int32_t* from, int64_t count, const int32_t* to) {
     std::memcpy(Mutable(to), from, static_cast<size_t>(count) * sizeof(int32_t));
   };
-  for (int64_t i = 0; i <= sequences; ++i) {
-    Mutable(arrays.q_indptr)[i] = q_indptr == nullptr ? static_cast<int32_t>(i) : q_indptr[i];
-  }
+  copy(q_indptr, sequences + 1, arrays.q_indptr);
   copy(view.page_indptr, sequences + 1, arrays.page_indptr);
   copy(view.last_page_len, sequences, arrays.last_page_len);
   copy(view.pages, view.page_indptr[sequences], arrays.pages);

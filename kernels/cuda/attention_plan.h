@@ -1,7 +1,7 @@
 #ifndef MNEME_KERNELS_CUDA_ATTENTION_PLAN_H_
 #define MNEME_KERNELS_CUDA_ATTENTION_PLAN_H_
 
-// What planning attention for an eager step and for a graph have in common.
+// How attention is planned where the step's lengths decide what is launched.
 
 #include <cstdint>
 #include <memory>
@@ -33,7 +33,7 @@ struct ShapePlan {
 // The arrays of FlashArrays as one block of integers, in pinned or device memory.
 int64_t ArraysBytes(int64_t sequences, int64_t pages);
 FlashArrays ArraysIn(const void* block, int64_t sequences);
-// Fills a block (of host memory). q_indptr: null for one row a sequence.
+// Fills a block (of host memory).
 void FillArrays(const KvGroupView& view, const int32_t* q_indptr, int64_t sequences, void* block);
 
 // The memory of one stream's plans, and how they get to the device. One thread.

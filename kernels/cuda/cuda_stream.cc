@@ -155,13 +155,11 @@ void CudaStream::BeginStep(const RowBatch& batch) {
   batch_ = batch;
   declared_ = false;
   repeatable_ = false;
-  planned_ = nullptr;
 }
 
 void CudaStream::DeclareStep() {
   step_->Declare(batch_, page_tokens_, num_ttt_layers_, repeatable_, context_);
-  const uint64_t plan_key = planned_ != nullptr ? planned_->plan_key : 0;
-  if (errors_.ok() && !attention_->BeginStep(*step_, plan_key, context_)) planned_->graph.reset();
+  if (errors_.ok()) attention_->BeginStep(*step_, context_);
   declared_ = true;
 }
 
@@ -180,8 +178,8 @@ bool CudaStream::StepReady(const KvLayer& kv) {
   return StepReady();
 }
 
-// The first step of a key runs as it is, so that products are tuned, scratch memory has grown and
-// attention has seen its shapes; the second is recorded.
+// The first step of a key runs as it is, so that products are tuned and scratch memory has grown;
+// the second is recorded.
 void CudaStream::Repeat(uint64_t key, const std::function<void()>& operations) {
   if (!Ready()) return;
   const auto [found, first] = recordings_.try_emplace(key);
@@ -189,13 +187,11 @@ void CudaStream::Repeat(uint64_t key, const std::function<void()>& operations) {
   repeatable_ = true;
   declared_ = false;
   if (first) {
-    recording.plan_key = recordings_.size();
     operations();
     recording.page_tokens = page_tokens_;
     return;
   }
   page_tokens_ = recording.page_tokens;
-  planned_ = &recording;
   if (!StepReady()) return;
   if (recording.graph == nullptr) Capture(operations, &recording);
   if (!errors_.ok()) return;

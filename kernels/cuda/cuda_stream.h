@@ -85,7 +85,6 @@ class CudaStream : public Stream {
  private:
   // What Repeat knows of a key.
   struct Recording {
-    uint64_t plan_key = 0;                  // PagedAttention's graph_key
     int64_t page_tokens = 0;                // of the cache that its operations use
     GraphExecHandle graph;                  // null until the key's second step
     std::vector<PinnedMemory> index_lists;  // that its kernels read
@@ -144,7 +143,6 @@ class CudaStream : public Stream {
   int64_t page_tokens_ = 0;     // of the cache that was used last
   int64_t num_ttt_layers_ = 0;  // seen so far
   std::unordered_map<uint64_t, Recording> recordings_;
-  Recording* planned_ = nullptr;    // the step is one of its graph
   Recording* capturing_ = nullptr;  // operations become its graph
 };
 

@@ -41,6 +41,7 @@ class AttentionTest : public BackendTest {
 
   // Runs RotateAndStore and Attention on random rows and checks both against the reference.
   void Check(const AttentionCase& c);
+  void ExpectAttended(const Tensor& actual, const reference::Attended& expected) const;
 
  private:
   // Sequences with random pasts and places in a pool; `page_count` pages, of which 0 is nobody's.
@@ -50,7 +51,6 @@ class AttentionTest : public BackendTest {
                       const Tensor& q_weight, const Tensor& k_weight,
                       std::vector<SequenceData>& sequences);
   void ExpectPool(const Tensor& actual, const Tensor& expected) const;
-  void ExpectAttended(const Tensor& actual, const reference::Attended& expected) const;
 };
 INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, testing::ValuesIn(BackendCases()), NameOfCase);
 
@@ -253,7 +253,7 @@ TEST_P(AttentionTest, ALongContextIsSharedOutOverThreads) {
 
 TEST_P(AttentionTest, TheHeadsOfModelsInGroupsOfEverySize) {
   for (const int64_t head_dim : {64, 128}) {
-    for (const int64_t group : {1, 2, 4}) {
+    for (const int64_t group : {1, 2, 3, 4, 7, 8}) {
       Check({.shape = {2 * group, 2, head_dim},
              .sequences = {{40, 1}, {0, 33}, {95, 1}, {16, 18}, {31, 1}}});
       Check({.shape = {2 * group, 2, head_dim},
@@ -269,14 +269,78 @@ TEST_P(AttentionTest, ALongPieceOfAPromptAfterALongContext) {
   Check({.shape = {2, 1, 128}, .window = 130, .sequences = {{400, 300}, {700, 1}}});
 }
 
+// Heads enough that kernels for many rows are worth it.
+TEST_P(AttentionTest, PromptsOfManyHeads) {
+  Check({.shape = {44, 2, 128}, .sequences = {{0, 257}}});
+  Check({.shape = {44, 2, 128}, .window = 100, .sequences = {{90, 260}, {30, 1}}});
+  Check({.shape = {66, 2, 64}, .sequences = {{0, 257}}});
+}
+
+TEST_P(AttentionTest, DecodesOneLongSequence) {
+  for (const int64_t head_dim : {64, 128}) {
+    Check({.shape = {8, 2, head_dim}, .sequences = {{4999, 1}}});
+    Check({.shape = {4, 1, head_dim}, .window = 3001, .sequences = {{5023, 1}, {0, 1}}});
+  }
+}
+
 TEST_P(AttentionTest, DecodesBatchesOfRaggedLengths) {
-  for (const int count : {1, 2, 7, 33, 70}) {
+  for (const int count : {1, 2, 7, 33, 70, 600}) {
     AttentionCase c{.shape = {4, 2, 64}};
     for (int i = 0; i < count; ++i) c.sequences.push_back({RandomInt(0, 150), 1});
     Check(c);
     c.shape = {4, 1, 128};
     c.window = 50;
     Check(c);
+  }
+}
+
+TEST_P(AttentionTest, RepeatedStepsReadTheirOwnPages) {
+  constexpr int64_t kPageTokens = 16, kPages = 50;
+  constexpr QkvShape kShape{4, 2, 64};
+  constexpr int64_t kKvCols = kShape.kv_heads * kShape.head_dim;
+  const DType kv_dtype = backend_->kv_dtype();
+  const Tensor pool = Random(kPages, 2 * kPageTokens * kKvCols, kv_dtype);
+  const DeviceMatrix pages = Upload(pool, kv_dtype);
+  const KvLayer kv{
+      pages.view.data, kv_dtype, pool.cols * SizeOf(kv_dtype), kPageTokens, kShape.kv_heads,
+      kShape.head_dim, 0};
+  const int64_t padded = std::max<int64_t>(2, backend_->RepeatableRows(2));
+  const Tensor qkv = RandomActivations(padded, (kShape.query_heads + 4) * kShape.head_dim);
+  const DeviceMatrix rows = UploadActivations(qkv);
+  const DeviceMatrix out = PoisonedActivations(padded, kShape.query_heads * kShape.head_dim);
+  const std::vector<int32_t> tokens(2);
+  for (const int64_t length : {20, 3000, 66'001, 70'000, 100}) {
+    SCOPED_TRACE(testing::Message() << length << " tokens");
+    const std::vector<int64_t> lengths = {length, 33};
+    std::vector<std::vector<int32_t>> lists(2);
+    std::vector<PageTable> tables;
+    std::vector<SequenceRows> sequences;
+    for (size_t s = 0; s < 2; ++s) {
+      for (int64_t i = 0; i * kPageTokens < lengths[s]; ++i) {
+        lists[s].push_back(static_cast<int32_t>(RandomInt(0, kPages - 1)));
+      }
+      tables.push_back({lists[s], 0});
+    }
+    for (size_t s = 0; s < 2; ++s) {
+      sequences.push_back({static_cast<int64_t>(s), 1, lengths[s] - 1, {&tables[s], 1}});
+    }
+    stream_->BeginStep({.token_ids = tokens, .sequences = sequences, .padded_rows = padded});
+    stream_->Repeat(5, [&] { stream_->Attention(rows.view, kShape, kv, 0, 0.125F, out.view); });
+    const Tensor result = Read(out.view);
+    for (size_t s = 0; s < 2; ++s) {
+      const auto row = static_cast<int64_t>(s);
+      Tensor q(1, kShape.query_heads * kShape.head_dim), k(lengths[s], kKvCols),
+          v(lengths[s], kKvCols);
+      for (int64_t j = 0; j < q.cols; ++j) q.at(0, j) = qkv.at(row, j);
+      for (int64_t t = 0; t < lengths[s]; ++t) {
+        const int64_t page = lists[s][static_cast<size_t>(t / kPageTokens)];
+        for (int64_t j = 0; j < kKvCols; ++j) {
+          k.at(t, j) = pool.at(page, t % kPageTokens * kKvCols + j);
+          v.at(t, j) = pool.at(page, (kPageTokens + t % kPageTokens) * kKvCols + j);
+        }
+      }
+      ExpectAttended(result.Rows(row, 1), reference::Attention(q, k, v, kShape, 0, 0.125));
+    }
   }
 }
 
