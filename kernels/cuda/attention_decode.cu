@@ -157,7 +157,7 @@ __device__ void ZeroPadding(const DecodeArguments& args, const Line& line) {
 // of lengths keeps them busy to the end; the last block to finish a segment that blocks share
 // merges their parts in the order of the blocks. A warp copies slabs ahead, across segments, and
 // multiplies each with all query heads of the KV head at once on the tensor cores (tokens are rows,
-// heads columns). Bound by reading the cache; of one short sequence, by what depends on one another.
+// heads columns). Bound by reading the cache; for one short sequence, by latencies that add up.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kWarps * 32, kBlocksPerSm)
     DecodeKernel(const __grid_constant__ DecodeArguments args) {

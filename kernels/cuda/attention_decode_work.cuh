@@ -16,8 +16,8 @@ using BFloat16 = __nv_bfloat16;
 
 // Work is counted in slabs: 16 consecutive tokens of one sequence and KV head. All slabs stand in
 // one line (sequence after sequence, in it head after head), of which each block takes the next
-// equal share. The slabs of one sequence and head are a segment; a block's share of a segment is a
-// piece.
+// equal share. The slabs of one sequence and head are a segment; what a block has of one that other
+// blocks share is a part.
 inline constexpr int kSlabTokens = 16;
 inline constexpr int kWarps = 8;
 inline constexpr int kBlocksPerSm = 1;
