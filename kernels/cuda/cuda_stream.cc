@@ -94,6 +94,7 @@ void* CudaStream::Stage(int64_t bytes) {
 
 void CudaStream::CopyFromHost(void* device, const void* host, int64_t bytes) {
   if (bytes == 0 || !Ready()) return;
+  merged_delta_ = nullptr;
   if (NeedsStaging(host, bytes)) {
     void* const staged = Stage(bytes);
     if (staged == nullptr) return;
@@ -120,6 +121,7 @@ void CudaStream::CopyToHost(void* host, const void* device, int64_t bytes) {
 
 void CudaStream::CopyOnDevice(void* to, const void* from, int64_t bytes) {
   if (bytes == 0 || !Ready()) return;
+  merged_delta_ = nullptr;
   errors_.Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice,
                                 stream_.get()),
                 "CopyOnDevice");
@@ -155,6 +157,8 @@ void CudaStream::BeginStep(const RowBatch& batch) {
   batch_ = batch;
   declared_ = false;
   repeatable_ = false;
+  last_down_ = {};
+  merged_delta_ = nullptr;
 }
 
 void CudaStream::DeclareStep() {

@@ -121,6 +121,10 @@ class CudaStream : public Stream {
   // y += z W_downᵀ for the rows of a wave, those of long segments with ΔW merged into it.
   void MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaPackedMatrix& w_down,
                     Matrix y);
+  // W_down + ΔW, made now unless merged_ holds it; null if the stream fails.
+  const void* Merged(const void* delta, const CudaPackedMatrix& w_down);
+  // What the first long segment of the next wave will multiply by, if one of these makes its ΔW.
+  DeltaMerge MergeAhead(absl::Span<const ChunkUpdate> updates);
   DeltaLayout LayoutOf(int64_t d, int64_t f) const;
 
   const CudaBackendOptions options_;
@@ -134,9 +138,17 @@ class CudaStream : public Stream {
   std::unique_ptr<ProductPlans> products_;
   std::unique_ptr<FastWeightUpdater> updater_;
   DeviceMemory skinny_workspace_, delta_workspace_;
-  Scratch merged_, update_results_;
+  Scratch merged_;
+  // What merged_ holds; null: nothing. A step long, for who knows what happens to ΔW in between.
+  const void* merged_delta_ = nullptr;
+  const CudaPackedMatrix* merged_weight_ = nullptr;
   std::vector<Frequencies> frequencies_;
 
+  struct Down {
+    int64_t wave = 0, layer = 0;
+    const CudaPackedMatrix* weight = nullptr;
+  };
+  Down last_down_;              // the step's last DownProject
   RowBatch batch_;              // as BeginStep noted it
   bool declared_ = false;       // step_ holds batch_
   bool repeatable_ = false;     // the step is one of Repeat

@@ -30,6 +30,7 @@ DeltaLayout CudaStream::LayoutOf(int64_t d, int64_t f) const {
 void CudaStream::DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                              Matrix y) {
   num_ttt_layers_ = std::max(num_ttt_layers_, layer + 1);
+  last_down_ = {wave, layer, static_cast<const CudaPackedMatrix*>(&w_down)};
   if (!StepReady()) return;
   MNEME_CHECK(wave < static_cast<int64_t>(batch_.waves.size()));
   const auto& weight = static_cast<const CudaPackedMatrix&>(w_down);
@@ -48,7 +49,6 @@ void CudaStream::DownProject(int64_t wave, int64_t layer, Matrix z, const Packed
 
 void CudaStream::MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaPackedMatrix& w_down,
                               Matrix y) {
-  const int64_t d = w_down.out_features(), f = w_down.in_features();
   int64_t first = 0, count = 0;  // rows that W_down alone is due for
   const auto flush = [&] {
     if (count > 0)
@@ -57,10 +57,8 @@ void CudaStream::MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaP
   };
   for (const ChunkSegment& segment : batch_.waves[static_cast<size_t>(wave)]) {
     if (IsMerged(segment, layer)) {
-      void* const merged = merged_.Get(w_down.size_bytes(), &errors_);
+      const void* const merged = Merged(DeltaOf(segment, layer), w_down);
       if (merged == nullptr) return;
-      MergeDelta(w_down.data(), w_down.dtype(), DeltaOf(segment, layer), LayoutOf(d, f), merged,
-                 context_);
       Multiply(z.Rows(segment.first_row, segment.row_count), merged, nullptr, true,
                y.Rows(segment.first_row, segment.row_count));
       continue;
@@ -70,6 +68,34 @@ void CudaStream::MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaP
     count += segment.row_count;
   }
   flush();
+}
+
+const void* CudaStream::Merged(const void* delta, const CudaPackedMatrix& w_down) {
+  void* const merged = merged_.Get(w_down.size_bytes(), &errors_);
+  if (merged == nullptr || (merged_delta_ == delta && merged_weight_ == &w_down)) return merged;
+  MergeDelta(w_down.data(), w_down.dtype(), delta,
+             LayoutOf(w_down.out_features(), w_down.in_features()), merged, context_);
+  merged_delta_ = delta;
+  merged_weight_ = &w_down;
+  return merged;
+}
+
+DeltaMerge CudaStream::MergeAhead(absl::Span<const ChunkUpdate> updates) {
+  const auto next = static_cast<size_t>(last_down_.wave + 1);
+  const bool reads_accumulated = options_.delta_read == options_.delta_accumulate;
+  if (last_down_.weight == nullptr || next >= batch_.waves.size() || !reads_accumulated) return {};
+  for (const ChunkSegment& segment : batch_.waves[next]) {
+    if (!IsMerged(segment, last_down_.layer)) continue;
+    // merged_ holds one: what another segment wants first must not be in its way.
+    const void* const delta = DeltaOf(segment, last_down_.layer);
+    const bool updated =
+        std::any_of(updates.begin(), updates.end(),
+                    [&](const ChunkUpdate& update) { return update.delta == delta; });
+    if (!updated) return {};
+    return {delta, last_down_.weight->data(),
+            merged_.Get(last_down_.weight->size_bytes(), &errors_)};
+  }
+  return {};
 }
 
 void CudaStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
@@ -83,13 +109,18 @@ void CudaStream::UpdateFastWeights(const FastWeightLayer& layer,
                                    ChunkUpdateResult* results) {
   if (updates.empty() || !Ready()) return;
   const auto bytes = static_cast<int64_t>(updates.size() * sizeof(ChunkUpdateResult));
-  auto* const written = static_cast<ChunkUpdateResult*>(update_results_.Get(bytes, &errors_));
+  // Kernels write it themselves.
+  auto* const written = static_cast<ChunkUpdateResult*>(Stage(bytes));
   if (written == nullptr) return;
+  staging_->DeliverLater(written, results, bytes);
   const void* const projection =
       layer.projection == nullptr ? nullptr
                                   : static_cast<const CudaPackedMatrix*>(layer.projection)->data();
-  updater_->Update(layer, projection, updates, written, context_);
-  CopyToHost(results, written, bytes);
+  const DeltaMerge merge = MergeAhead(updates);
+  updater_->Update(layer, projection, updates, merge, written, context_);
+  // What merged_ held may have been updated.
+  merged_delta_ = merge.delta;
+  merged_weight_ = last_down_.weight;
 }
 
 void CudaStream::ReadDelta(const void* delta, Matrix out) {

@@ -3,12 +3,14 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/fast_weight_device.cuh"
 #include "kernels/cuda/fast_weight_kernels.h"
+#include "kernels/cuda/fast_weight_rounding.cuh"
 #include "kernels/cuda/float_vectors.cuh"
 
 namespace mneme::cuda {
@@ -17,60 +19,6 @@ namespace {
 constexpr float kLargestE4m3 = 448;
 // Rows of ΔW that are smaller are zero to an fp8 copy.
 constexpr float kLeastRowMax = 1e-30f;
-
-__device__ __forceinline__ uint32_t Mix(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
-}
-
-// Rounds to T. To bf16 up or down at random, with the odds that keep the expected value: 16 random
-// bits, a function of the element and of how often this ΔW was updated, are added to the 16 bits
-// that are cut off. A value that is a bf16 already stays as it is.
-template <typename T>
-class Rounding {
- public:
-  __device__ explicit Rounding(uint32_t update) : seed_(Mix(update * 0x9e3779b9u + 0x85ebca6bu)) {}
-
-  template <int kWidth>
-  __device__ void Round(const Floats<kWidth>& from, int64_t first_element, T (&to)[kWidth]) const {
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-      if constexpr (std::is_same_v<T, float>) {
-        to[i] = from.at[i];
-      } else {
-        to[i] = RoundOne(from.at[i], first_element + i);
-      }
-    }
-  }
-
- private:
-  // Two neighbours, the first of which is even, share 32 random bits.
-  __device__ __nv_bfloat16 RoundOne(float x, int64_t element) const {
-    const uint32_t random = Mix(static_cast<uint32_t>(element >> 1) * 0x9e3779b1u ^ seed_);
-    const uint32_t bits = __float_as_uint(x);
-    if (!isfinite(x)) return __float2bfloat16_rn(x);
-    const uint32_t rounded = bits + (element % 2 == 0 ? random & 0xffffu : random >> 16);
-    return __ushort_as_bfloat16(static_cast<unsigned short>(rounded >> 16));
-  }
-
-  uint32_t seed_;
-};
-
-// Σ x² in float32 where it is in its range, else in double.
-template <int kWidth>
-__device__ __forceinline__ double SumSquares(const Floats<kWidth>& x) {
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) sum = fmaf(x.at[i], x.at[i], sum);
-  if (sum < 1e37f) return static_cast<double>(sum);
-  double wide = 0;
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    wide += static_cast<double>(x.at[i]) * static_cast<double>(x.at[i]);
-  }
-  return wide;
-}
 
 // One row of one update. T: what ΔW accumulates in; R: what products read, T itself or a copy.
 template <int kWidth, typename A, typename T, typename R>
@@ -81,6 +29,9 @@ class RowUpdate {
       : u_(u),
         values_(reinterpret_cast<T*>(task.delta) + row * f),
         copy_(reinterpret_cast<R*>(task.delta + read_offset) + row * f),
+        w_down_(static_cast<const A*>(task.w_down) + row * f),
+        merged_(static_cast<A*>(task.merged) + row * f),
+        merge_(task.merged != nullptr),
         first_element_(row * f),
         f_(f),
         use_update_(!decision.skipped),
@@ -142,14 +93,25 @@ class RowUpdate {
       if constexpr (sizeof(R) == 1) largest_ = fmaxf(largest_, fabsf(values.at[j]));
     }
     delta_squares_ += SumSquares(values);
+    if (std::is_same_v<T, R> && merge_) Merge(i, values);
     if (!write_) return;
     StoreElements<kWidth>(values_ + i, rounded);
     if constexpr (sizeof(R) > 1 && !std::is_same_v<T, R>) StoreFloats(copy_ + i, values);
   }
 
+  __device__ void Merge(int64_t i, const Floats<kWidth>& values) {
+    Floats<kWidth> sum = LoadFloats<kWidth>(w_down_ + i);
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) sum.at[j] += values.at[j];
+    StoreFloats(merged_ + i, sum);
+  }
+
   const A* u_;
   T* values_;
   R* copy_;
+  const A* w_down_;
+  A* merged_;
+  bool merge_;
   int64_t first_element_, f_;
   bool use_update_, use_old_, write_;
   float scale_, keep_;
@@ -168,8 +130,8 @@ __device__ float BlockMax(float x) {
   return x;
 }
 
-// A block for one row of one update's ΔW, its threads along f by kWidth elements; grid (d,
-// updates). Bound by memory: U and ΔW are read, ΔW and its copy written.
+// A block for every gridDim.x-th row of one update's ΔW, its threads along f by kWidth elements;
+// grid (rows, updates). Bound by memory: U and ΔW are read, ΔW and its copy written.
 template <int kWidth, typename A, typename T, typename R>
 __global__ void __launch_bounds__(kUpdateThreads)
     ApplyKernel(const __grid_constant__ UpdateBatch batch, int64_t counter_offset,
@@ -178,33 +140,41 @@ __global__ void __launch_bounds__(kUpdateThreads)
   WaitForPrior();
   const int index = static_cast<int>(blockIdx.y);
   const UpdateTask& task = batch.tasks[index];
+  const bool measured = MustMeasure(batch, index);
+  if (task.fused && !measured) return;
   UpdateDecision decision = {0, 1, false, false};
-  if (MustMeasure(batch, index)) decision = batch.control->decisions[index];
-  const int64_t row = blockIdx.x, place = index * batch.d + row;
-  RowUpdate<kWidth, A, T, R> update(task, decision,
-                                    static_cast<const A*>(batch.updates) + place * batch.f, row,
-                                    batch.f, counter_offset, read_offset);
-  update.Apply();
-  if constexpr (sizeof(R) == 1) {
-    const float largest = BlockMax(update.largest());
-    const bool zero = !(largest >= kLeastRowMax);
-    update.CopyScaled(zero ? 0.0f : kLargestE4m3 / largest);
-    if (threadIdx.x == 0 && update.write()) {
-      reinterpret_cast<float*>(task.delta + scale_offset)[row] =
-          zero ? 0.0f : largest / kLargestE4m3;
+  if (measured) decision = batch.control->decisions[index];
+  for (int64_t row = blockIdx.x; row < batch.d; row += gridDim.x) {
+    const A* u = static_cast<const A*>(batch.updates) + (index * batch.d + row) * batch.f;
+    RowUpdate<kWidth, A, T, R> update(task, decision, u, row, batch.f, counter_offset, read_offset);
+    update.Apply();
+    if constexpr (sizeof(R) == 1) {
+      const float largest = BlockMax(update.largest());
+      const bool zero = !(largest >= kLeastRowMax);
+      update.CopyScaled(zero ? 0.0f : kLargestE4m3 / largest);
+      if (threadIdx.x == 0 && update.write()) {
+        reinterpret_cast<float*>(task.delta + scale_offset)[row] =
+            zero ? 0.0f : largest / kLargestE4m3;
+      }
+    }
+    const double update_squares = BlockSumDouble(update.update_squares());
+    const double delta_squares = BlockSumDouble(update.delta_squares());
+    if (threadIdx.x == 0) {
+      batch.sums[index * batch.sums_stride + row] = make_double2(update_squares, delta_squares);
     }
   }
-  const double update_squares = BlockSumDouble(update.update_squares());
-  const double delta_squares = BlockSumDouble(update.delta_squares());
-  if (threadIdx.x == 0) batch.row_sums[place] = make_double2(update_squares, delta_squares);
 }
 
 template <typename A, typename T, typename R>
 void LaunchApply(const UpdateBatch& batch, const DeltaLayout& layout,
                  const LaunchContext& context) {
   const auto kernel = batch.f % 8 == 0 ? ApplyKernel<8, A, T, R> : ApplyKernel<1, A, T, R>;
+  // What MultiplyAndApply took is mostly done.
+  const bool all_fused = std::all_of(batch.tasks, batch.tasks + batch.count,
+                                     [](const UpdateTask& task) { return task.fused; });
+  const int64_t blocks = all_fused ? std::min<int64_t>(batch.d, context.num_sms) : batch.d;
   Launch(context, "ApplyUpdates", kernel,
-         dim3(static_cast<unsigned>(batch.d), static_cast<unsigned>(batch.count)),
+         dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(batch.count)),
          dim3(kUpdateThreads), 0, batch, layout.counter_offset(), layout.read_offset(),
          layout.scale_offset());
 }

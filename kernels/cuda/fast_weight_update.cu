@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -40,33 +41,40 @@ class Updater final : public FastWeightUpdater {
       : options_(options), products_(products), control_(std::move(control)) {}
 
   void Update(const FastWeightLayer& layer, const void* projection,
-              absl::Span<const ChunkUpdate> updates, ChunkUpdateResult* results,
-              const LaunchContext& context) override {
+              absl::Span<const ChunkUpdate> updates, const DeltaMerge& merge,
+              ChunkUpdateResult* results, const LaunchContext& context) override {
     for (size_t first = 0; first < updates.size(); first += kUpdateBatch) {
-      UpdateSome(layer, projection, updates.subspan(first, kUpdateBatch), results + first, context);
+      UpdateSome(layer, projection, updates.subspan(first, kUpdateBatch), merge, results + first,
+                 context);
     }
   }
 
  private:
   void UpdateSome(const FastWeightLayer& layer, const void* projection,
-                  absl::Span<const ChunkUpdate> updates, ChunkUpdateResult* results,
-                  const LaunchContext& context) {
+                  absl::Span<const ChunkUpdate> updates, const DeltaMerge& merge,
+                  ChunkUpdateResult* results, const LaunchContext& context) {
     const DeltaLayout layout = {options_.delta_accumulate, options_.delta_read,
                                 updates[0].target.cols, updates[0].z.cols};
-    UpdateBatch batch = Describe(layer, updates, context);
+    UpdateBatch batch = Describe(layer, updates, merge);
+    Reserve(batch, context);
     if (!context.errors->ok()) return;
     ConvolveTargets(batch, layer.conv, context);
     if (projection != nullptr) Project(projection, batch, context);
     FindMaxima(batch, context);
-    for (int i = 0; i < batch.count; ++i) MakeUpdate(batch, i, context);
+    for (int i = 0; i < batch.count; ++i) {
+      batch.tasks[i].fused = CanMultiplyAndApply(batch, i, layout);
+    }
+    for (int i = 0; i < batch.count; ++i) {
+      batch.tasks[i].fused ? MultiplyAndApply(batch, i, layout, context)
+                           : Multiply(batch, i, context);
+    }
     MeasureUpdates(batch, layout, context);
     ApplyUpdates(batch, layout, context);
     FinishUpdates(batch, layout, results, context);
   }
 
-  // The updates with their scratch memory; v = c.
-  UpdateBatch Describe(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
-                       const LaunchContext& context) {
+  static UpdateBatch Describe(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
+                              const DeltaMerge& merge) {
     UpdateBatch batch = {};
     batch.count = static_cast<int>(updates.size());
     batch.d = updates[0].target.cols;
@@ -83,20 +91,34 @@ class Updater final : public FastWeightUpdater {
                         rows,
                         static_cast<char*>(update.delta),
                         update.delta_is_zero,
+                        false,
                         layer.learning_rate * update.lr_scale,
                         1 - update.decay,
                         update.clip_norm,
-                        static_cast<double>(update.max_relative_norm) * layer.down_norm};
+                        static_cast<double>(update.max_relative_norm) * layer.down_norm,
+                        nullptr,
+                        nullptr};
+      if (merge.delta == update.delta) {
+        batch.tasks[i].w_down = merge.w_down;
+        batch.tasks[i].merged = merge.merged;
+      }
       rows += update.target.rows;
     }
+    return batch;
+  }
+
+  // Its scratch memory; v = c.
+  void Reserve(UpdateBatch& batch, const LaunchContext& context) {
+    const UpdateTask& last = batch.tasks[batch.count - 1];
     const int64_t element = SizeOf(batch.dtype);
-    batch.convolved = convolved_.Reserve(rows * batch.d * element, context.errors);
+    batch.convolved =
+        convolved_.Reserve((last.first_row + last.rows) * batch.d * element, context.errors);
     batch.values = batch.convolved;
     batch.updates = updates_.Reserve(batch.count * batch.d * batch.f * element, context.errors);
-    batch.row_sums = static_cast<double2*>(row_sums_.Reserve(
-        batch.count * batch.d * static_cast<int64_t>(sizeof(double2)), context.errors));
+    batch.sums_stride = std::max(batch.d, FusedSums(batch.d, batch.f));
+    batch.sums = static_cast<double2*>(sums_.Reserve(
+        batch.count * batch.sums_stride * static_cast<int64_t>(sizeof(double2)), context.errors));
     batch.control = static_cast<UpdateControl*>(control_.get());
-    return batch;
   }
 
   // v = c W_proj, of all updates at once.
@@ -116,14 +138,13 @@ class Updater final : public FastWeightUpdater {
   }
 
   // U = η lr_scale vᵀ z. Rounded to the activations' type, it is as exact as its factors.
-  void MakeUpdate(const UpdateBatch& batch, int index, const LaunchContext& context) {
+  void Multiply(const UpdateBatch& batch, int index, const LaunchContext& context) {
     const UpdateTask& task = batch.tasks[index];
     const int64_t element = SizeOf(batch.dtype);
     Product product;
     product.a = static_cast<const char*>(batch.values) + task.first_row * batch.d * element;
     product.b = task.z;
-    product.out = const_cast<char*>(static_cast<const char*>(batch.updates)) +
-                  index * batch.d * batch.f * element;
+    product.out = static_cast<char*>(batch.updates) + index * batch.d * batch.f * element;
     product.m = batch.d;
     product.n = batch.f;
     product.k = task.rows;
@@ -139,7 +160,7 @@ class Updater final : public FastWeightUpdater {
   const CudaBackendOptions options_;
   ProductPlans* const products_;
   const DeviceMemory control_;
-  GrowingMemory convolved_, projected_, updates_, row_sums_;
+  GrowingMemory convolved_, projected_, updates_, sums_;
 };
 
 }  // namespace

@@ -157,6 +157,50 @@ TEST_P(DownProjectTest, NoWeightsAtAllGiveTheSlowProduct) {
   Check(40, 64, {{0, 20, 0, {}}, {20, 1, 0, {}}}, {{0, 0, 20, -2}, {0, 20, 1, -2}}, 0, 21);
 }
 
+TEST_P(DownProjectTest, AWaveSeesTheUpdatesBeforeIt) {
+  // Two sequences of two chunks; in a second step the later chunks see what the first one learnt.
+  const int64_t d = 136, f = 200, chunk = 20, n = 4 * chunk;
+  const TestDelta deltas[] = {MakeDelta(d, f), MakeDelta(d, f)};
+  const void* const layers[] = {deltas[0].buffer.data(), deltas[1].buffer.data()};
+  const DeviceMatrix convs = Upload(Random(d, 5, DType::kF32), DType::kF32);
+  const DeviceMatrix zs = UploadActivations(RandomActivations(n, f));
+  const DeviceMatrix targets = UploadActivations(RandomActivations(n, d));
+  const DeviceMatrix ys = UploadActivations(Tensor(n, d)), again = UploadActivations(Tensor(n, d));
+  const auto packed = Pack(Random(d, f, DType::kBF16));
+  std::vector<ChunkSegment> waves[2];
+  std::vector<ChunkUpdate> updates;
+  for (int64_t i = 0; i < 2; ++i) {
+    for (int64_t wave = 0; wave < 2; ++wave) {
+      waves[wave].push_back({.first_row = (2 * i + wave) * chunk,
+                             .row_count = chunk,
+                             .deltas = absl::MakeConstSpan(&layers[i], 1)});
+    }
+    updates.push_back({.target = targets.view.Rows(2 * i * chunk, chunk),
+                       .z = zs.view.Rows(2 * i * chunk, chunk),
+                       .delta = deltas[i].buffer.data()});
+  }
+  const std::vector<absl::Span<const ChunkSegment>> spans = {waves[0], waves[1]};
+  const std::vector<SequenceRows> sequences = {{0, 2 * chunk, 0, {}},
+                                               {2 * chunk, 2 * chunk, 0, {}}};
+  const std::vector<int32_t> tokens(static_cast<size_t>(n));
+  const RowBatch step = {
+      .token_ids = tokens, .sequences = sequences, .padded_rows = n, .waves = spans};
+  ChunkUpdateResult results[2];
+  stream_->BeginStep(step);
+  stream_->DownProject(0, 0, zs.view, *packed, ys.view);
+  stream_->UpdateFastWeights({convs.view, nullptr, 0.01f, 1.0}, updates, results);
+  stream_->DownProject(1, 0, zs.view, *packed, ys.view);
+  const Tensor seen = Read(ys.view);
+  stream_->BeginStep(step);
+  stream_->DownProject(1, 0, zs.view, *packed, again.view);
+  const Tensor expected = Read(again.view);
+  for (int64_t i = 0; i < 2; ++i) {
+    EXPECT_GT(results[i].update_norm, 0);
+    const int64_t second = (2 * i + 1) * chunk;
+    ExpectNear(seen.Rows(second, chunk), expected.Rows(second, chunk), 0);
+  }
+}
+
 TEST_P(DownProjectTest, SeesTheLatestUpdate) {
   const int64_t d = 32, f = 48;
   const TestDelta delta = MakeDelta(d, f);
