@@ -4,13 +4,12 @@
 #   tools/gpu_checks.sh [CHECK…]       after ./dev build; ./dev gpu is the same
 #   MNEME_BUILD_DIR=/tmp/programs tools/gpu_checks.sh tests memcheck
 #
-# CHECKs, all but the last by default:
+# CHECKs, all by default:
 #   tests       every test that runs on CUDA
-#   memcheck    compute-sanitizer over the tests of small shapes: accesses out of bounds, leaks
+#   memcheck    compute-sanitizer over the tests of small shapes: accesses out of bounds
 #   racecheck   the same: threads of a block that race for its shared memory
 #   initcheck   the same: reads of device memory that nobody wrote
 #   synccheck   the same: barriers that not all threads reach
-#   full-KIND   memcheck, … over every test of the kernels: takes an hour
 #
 # The programs are found by name anywhere below the build directory. Prints one line for each program
 # and check, the output of those that fail, and a summary. Exits with 0 if nothing was found, and
@@ -22,17 +21,29 @@ logs=$(mktemp -d "${TMPDIR:-/tmp}/mneme-gpu-checks.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
 
 # Programs with tests that run on CUDA, whose names then have "Cuda" in them.
-kernel_programs=(backend_test sampling_test)
-programs=("${kernel_programs[@]}" golden_test many_sessions_test split_invariance_test isolation_test
-  learn_off_test learning_controls_test device_fault_test device_fault_server_test)
+programs=(backend_test sampling_test golden_test many_sessions_test split_invariance_test
+  isolation_test learn_off_test learning_controls_test device_fault_test device_fault_server_test)
 
-# What the sanitizers, which are slow, go over: every kernel, where it has tests of few elements, and
-# the engine with recorded steps. PROGRAM:FILTER.
-sanitized=(
-  'backend_test:*/Cuda*-*AllocatesAligned*:*RefusesMore*:*SaysHowMuch*:*AtTheSize*:*SmallUpdatesSurvive*:*ALongPiece*:*RaggedLengths*:*DecodesOneLong*'
-  'sampling_test:*Cuda*-*ChiSquare*:*LargeVocabulary*'
-  'golden_test:*GreedyContinuation*_CudaBFloat16:*LearningGives*yarn_CudaFp8Delta:*LearningGives*yarn_CudaFloat32'
-)
+# What compute-sanitizer, which is slow, goes over: every kernel, where its tests are of small shapes,
+# and the engine with recorded steps. Prints "PROGRAM FILTER" lines for a tool.
+sanitized() {
+  local large='*AllocatesAligned*:*RefusesMore*:*SaysHowMuch*:*AtTheSize*:*SmallUpdatesSurvive*'
+  local backend='*/Cuda*' golden='*Greedy*yarn_Cuda*16:*Learning*yarn_CudaFp8*:*Learning*yarn_Cuda*32'
+  # The tool does not see what kernels store with the copy engine, as cuBLASLt's do in bf16, and
+  # takes it for unwritten where our kernels read it: so not where they read its products in bf16.
+  if [[ $1 == initcheck ]]; then
+    backend='*/CudaFloat32:*AttentionTest*/Cuda*:*RowsTest*/Cuda*:*LinearTest*/Cuda*'
+    golden='*LearningGives*CudaFloat32'
+  fi
+  echo "backend_test $backend-$large"
+  echo 'sampling_test *Cuda*-*ChiSquare*:*LargeVocabulary*'
+  [[ $1 == racecheck ]] || echo "golden_test $golden"
+}
+
+# Reports of races that are none. Where weights are streamed, the 32 lanes of a warp leave sums in
+# shared memory, meet in __syncwarp, and lane 0 arrives at the barrier for all of them. That orders
+# the sums of all; the tool follows only the thread that arrives, and so reports 31 of 32.
+known_race='Write access at mneme::cuda::WeightStream<.*::Consume\(int\)'
 
 failed=()
 skipped=()
@@ -47,7 +58,7 @@ check() {
   if "$@" >"$log" 2>&1; then
     passed=$((passed + 1))
     printf 'ok      %-52s %4d s  %s\n' "$name" $((SECONDS - start)) \
-      "$(sed -n 's/^\[  PASSED  \] //p' "$log" | tail -n 1)"
+      "$(sed -n 's/^\[  PASSED  \] //p; s/^=* *\(\(ERROR\|RACECHECK\) SUMMARY\)/\1/p' "$log" | paste -sd ' ')"
     sed -n '/: Skipped$/{n;s/^/        skipped: /p}' "$log" | sort -u
   else
     failed+=("$name")
@@ -71,33 +82,28 @@ run_tests() {
   done
 }
 
-# sanitize TOOL PROGRAM FILTER
-# The driver's and the libraries' own calls return errors on purpose (a symbol that is not there, a
-# memory type that is asked for): only device code is looked at.
+# sanitize TOOL PROGRAM FILTER: fails if a test fails or the tool finds what is not known. API errors
+# are left to the tests: the driver and the libraries cause some on purpose.
 sanitize() {
-  local tool=$1 name=$2 filter=$3 program options=(--report-api-errors no --error-exitcode 86)
-  find_or_skip "$name" || return 0
-  case $tool in
-    # cuBLASLt's kernels load whole tiles with the copy engine, which reads what lies between the
-    # rows and behind the last one; results never depend on it.
-    initcheck) options+=(--kernel-regex-exclude 'kns=cutlass' --kernel-regex-exclude 'kns=nvjet') ;;
-  esac
-  check "$tool $name" compute-sanitizer --tool "$tool" "${options[@]}" \
-    "$program" --gtest_filter="$filter"
+  local report status=0 options=(--tool "$1" --report-api-errors no --error-exitcode 86
+    --print-limit 100000)
+  # FlashInfer's producer warps arrive at CUTLASS barriers whose earlier phase others waited for.
+  [[ $1 != synccheck ]] || options+=(--kernel-name-exclude kernel_substring=PrefillWithKVCache)
+  report=$(compute-sanitizer "${options[@]}" "$2" --gtest_filter="$3" 2>&1 </dev/null) || status=$?
+  printf '%s\n' "$report"
+  ((status == 0)) && return
+  # With findings the status is 86 whatever the tests said.
+  [[ $1 == racecheck && $status == 86 ]] && grep -q '^\[  PASSED  \]' <<<"$report" &&
+    ! grep -q '^\[  FAILED  \]' <<<"$report" &&
+    [[ -z $(grep -E '(Error|Warning): Race reported' <<<"$report" | grep -vE "$known_race") ]]
 }
 
 run_sanitizer() {
-  local tool=$1 entry
-  for entry in "${sanitized[@]}"; do
-    sanitize "$tool" "${entry%%:*}" "${entry#*:}"
-  done
-}
-
-run_full_sanitizer() {
-  local name
-  for name in "${kernel_programs[@]}"; do
-    sanitize "$1" "$name" '*Cuda*'
-  done
+  local name filter program
+  while read -r name filter; do
+    find_or_skip "$name" || continue
+    check "$1 $name" sanitize "$1" "$program" "$filter"
+  done < <(sanitized "$1")
 }
 
 nvidia-smi -L 2>/dev/null | grep -q '^GPU' ||
@@ -107,16 +113,13 @@ export PATH="$PATH:/usr/local/cuda/bin"
 for what in "$@"; do
   case $what in
     tests) run_tests ;;
-    memcheck | racecheck | initcheck | synccheck | full-*check)
+    memcheck | racecheck | initcheck | synccheck)
       command -v compute-sanitizer >/dev/null ||
         { skipped+=("$what (no compute-sanitizer; it comes with the CUDA toolkit)"); continue; }
-      case $what in
-        full-*) run_full_sanitizer "${what#full-}" ;;
-        *) run_sanitizer "$what" ;;
-      esac
+      run_sanitizer "$what"
       ;;
     *)
-      sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+      sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
       exit 2
       ;;
   esac
