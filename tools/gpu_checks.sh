@@ -63,8 +63,8 @@ check() {
   else
     failed+=("$name")
     printf 'FAILED  %-52s %4d s\n' "$name" $((SECONDS - start))
-    grep -vE '^\[ RUN      \]|^\[       OK \]' "$log" | head -n "${MNEME_GPU_LINES:-150}" |
-      sed 's/^/        /'
+    grep -vE '^\[ RUN      \]|^\[       OK \]' "$log" |
+      sed "s/^/        /; ${MNEME_GPU_LINES:-150}q" || true
   fi
 }
 
