@@ -67,9 +67,9 @@ class FastWeightUpdater {
   virtual ~FastWeightUpdater() = default;
 
   // Applies the updates (Stream::UpdateFastWeights), batched over sessions: the convolutions as one
-  // kernel, the projections as one product, U = η vᵀ z as one product each on the tensor cores that
-  // applies itself where it can, else one pass over all that does. Norms are taken ahead of it only
-  // where a control asks for them or U might not be finite. `projection`: [d, d] as packed
+  // kernel, the projections as one product, U = η vᵀ z as one product each on the tensor cores, the
+  // application as one pass over all. Norms are taken ahead of it only where a control asks for
+  // them or U might not be finite. `projection`: [d, d] as packed
   // (W_projᵀ), or null. results: memory that kernels write, [updates.size()], in order.
   // `merge`: only where ΔW is read as it accumulates (DeltaLayout).
   virtual void Update(const FastWeightLayer& layer, const void* projection,

@@ -3,7 +3,6 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -130,8 +129,8 @@ __device__ float BlockMax(float x) {
   return x;
 }
 
-// A block for every gridDim.x-th row of one update's ΔW, its threads along f by kWidth elements;
-// grid (rows, updates). Bound by memory: U and ΔW are read, ΔW and its copy written.
+// A block for one row of one update's ΔW, its threads along f by kWidth elements; grid (d,
+// updates). Bound by memory: U and ΔW are read, ΔW and its copy written.
 template <int kWidth, typename A, typename T, typename R>
 __global__ void __launch_bounds__(kUpdateThreads)
     ApplyKernel(const __grid_constant__ UpdateBatch batch, int64_t counter_offset,
@@ -140,41 +139,33 @@ __global__ void __launch_bounds__(kUpdateThreads)
   WaitForPrior();
   const int index = static_cast<int>(blockIdx.y);
   const UpdateTask& task = batch.tasks[index];
-  const bool measured = MustMeasure(batch, index);
-  if (task.fused && !measured) return;
   UpdateDecision decision = {0, 1, false, false};
-  if (measured) decision = batch.control->decisions[index];
-  for (int64_t row = blockIdx.x; row < batch.d; row += gridDim.x) {
-    const A* u = static_cast<const A*>(batch.updates) + (index * batch.d + row) * batch.f;
-    RowUpdate<kWidth, A, T, R> update(task, decision, u, row, batch.f, counter_offset, read_offset);
-    update.Apply();
-    if constexpr (sizeof(R) == 1) {
-      const float largest = BlockMax(update.largest());
-      const bool zero = !(largest >= kLeastRowMax);
-      update.CopyScaled(zero ? 0.0f : kLargestE4m3 / largest);
-      if (threadIdx.x == 0 && update.write()) {
-        reinterpret_cast<float*>(task.delta + scale_offset)[row] =
-            zero ? 0.0f : largest / kLargestE4m3;
-      }
-    }
-    const double update_squares = BlockSumDouble(update.update_squares());
-    const double delta_squares = BlockSumDouble(update.delta_squares());
-    if (threadIdx.x == 0) {
-      batch.sums[index * batch.sums_stride + row] = make_double2(update_squares, delta_squares);
+  if (MustMeasure(batch, index)) decision = batch.control->decisions[index];
+  const int64_t row = blockIdx.x, place = index * batch.d + row;
+  RowUpdate<kWidth, A, T, R> update(task, decision,
+                                    static_cast<const A*>(batch.updates) + place * batch.f, row,
+                                    batch.f, counter_offset, read_offset);
+  update.Apply();
+  if constexpr (sizeof(R) == 1) {
+    const float largest = BlockMax(update.largest());
+    const bool zero = !(largest >= kLeastRowMax);
+    update.CopyScaled(zero ? 0.0f : kLargestE4m3 / largest);
+    if (threadIdx.x == 0 && update.write()) {
+      reinterpret_cast<float*>(task.delta + scale_offset)[row] =
+          zero ? 0.0f : largest / kLargestE4m3;
     }
   }
+  const double update_squares = BlockSumDouble(update.update_squares());
+  const double delta_squares = BlockSumDouble(update.delta_squares());
+  if (threadIdx.x == 0) batch.row_sums[place] = make_double2(update_squares, delta_squares);
 }
 
 template <typename A, typename T, typename R>
 void LaunchApply(const UpdateBatch& batch, const DeltaLayout& layout,
                  const LaunchContext& context) {
   const auto kernel = batch.f % 8 == 0 ? ApplyKernel<8, A, T, R> : ApplyKernel<1, A, T, R>;
-  // What MultiplyAndApply took is mostly done.
-  const bool all_fused = std::all_of(batch.tasks, batch.tasks + batch.count,
-                                     [](const UpdateTask& task) { return task.fused; });
-  const int64_t blocks = all_fused ? std::min<int64_t>(batch.d, context.num_sms) : batch.d;
   Launch(context, "ApplyUpdates", kernel,
-         dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(batch.count)),
+         dim3(static_cast<unsigned>(batch.d), static_cast<unsigned>(batch.count)),
          dim3(kUpdateThreads), 0, batch, layout.counter_offset(), layout.read_offset(),
          layout.scale_offset());
 }

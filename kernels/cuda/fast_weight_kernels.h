@@ -27,7 +27,6 @@ struct UpdateTask {
   int64_t first_row;  // of its rows in UpdateBatch::convolved and ::values
   char* delta;        // slab
   bool delta_is_zero;
-  bool fused;          // MultiplyAndApply's
   float factor;        // η lr_scale
   float keep;          // 1 − decay
   float clip_norm;     // 0: off
@@ -65,34 +64,20 @@ struct UpdateBatch {
   void* convolved;     // c [Σ rows, d]
   const void* values;  // v [Σ rows, d]
   void* updates;       // U [count, d, f]
-  double2* sums;       // [count, sums_stride] Σ U², Σ ΔW² of a row, or FusedSums of a part
-  int64_t sums_stride;
+  double2* row_sums;   // [count, d] Σ U², Σ ΔW² of a row
   UpdateControl* control;
   UpdateTask tasks[kUpdateBatch];
 };
-
-// MultiplyAndApply's tiles of ΔW and how many sums it leaves for an update.
-inline constexpr int64_t kFusedRows = 128, kFusedCols = 128;
-inline constexpr int64_t kFusedWarps = 4;
-__host__ __device__ constexpr int64_t FusedSums(int64_t d, int64_t f) {
-  return (d + kFusedRows - 1) / kFusedRows * ((f + kFusedCols - 1) / kFusedCols) * kFusedWarps;
-}
 
 // c of each update: the depthwise convolution of its rows, those outside the chunk being zero; and
 // the largest |z| of those without controls. conv: float32 [d, 5].
 void ConvolveTargets(const UpdateBatch& batch, const Matrix& conv, const LaunchContext& context);
 // The largest |v|, likewise: with that of z it is mostly enough to tell that U is finite.
 void FindMaxima(const UpdateBatch& batch, const LaunchContext& context);
-// Whether MultiplyAndApply takes an update: bf16 everywhere, no controls, aligned rows.
-bool CanMultiplyAndApply(const UpdateBatch& batch, int index, const DeltaLayout& layout);
-// U of one update as a product, ΔW and `merged` as what becomes of it while it is in registers. An
-// update that must be measured is only multiplied: its U goes to `updates`.
-void MultiplyAndApply(const UpdateBatch& batch, int index, const DeltaLayout& layout,
-                      const LaunchContext& context);
 // Norms and the decision of the updates that have controls or might not be finite.
 void MeasureUpdates(const UpdateBatch& batch, const DeltaLayout& layout,
                     const LaunchContext& context);
-// ΔW, the copy that products read, and `merged`, of all that are not applied yet.
+// ΔW, the copy that products read, and `merged`.
 void ApplyUpdates(const UpdateBatch& batch, const DeltaLayout& layout,
                   const LaunchContext& context);
 // results: device, [count].

@@ -106,12 +106,10 @@ __global__ void __launch_bounds__(kUpdateThreads)
   LetNextStart();
   const int index = static_cast<int>(blockIdx.x);
   const UpdateTask& task = batch.tasks[index];
-  const bool measured = MustMeasure(batch, index);
-  const int64_t count = task.fused && !measured ? FusedSums(batch.d, batch.f) : batch.d;
   double update_squares = 0, delta_squares = 0;
 #pragma unroll 4
-  for (int64_t i = threadIdx.x; i < count; i += kUpdateThreads) {
-    const double2 sums = batch.sums[index * batch.sums_stride + i];
+  for (int64_t i = threadIdx.x; i < batch.d; i += kUpdateThreads) {
+    const double2 sums = batch.row_sums[index * batch.d + i];
     update_squares += sums.x;
     delta_squares += sums.y;
   }
@@ -120,7 +118,7 @@ __global__ void __launch_bounds__(kUpdateThreads)
   if (threadIdx.x != 0) return;
 
   UpdateDecision decision = {sqrt(update_squares), 1, false, false};
-  if (measured) decision = batch.control->decisions[index];
+  if (MustMeasure(batch, index)) decision = batch.control->decisions[index];
   ChunkUpdateResult result;
   result.update_norm = decision.update_norm;
   result.delta_norm = sqrt(delta_squares);

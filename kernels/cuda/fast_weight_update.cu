@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -61,13 +60,7 @@ class Updater final : public FastWeightUpdater {
     ConvolveTargets(batch, layer.conv, context);
     if (projection != nullptr) Project(projection, batch, context);
     FindMaxima(batch, context);
-    for (int i = 0; i < batch.count; ++i) {
-      batch.tasks[i].fused = CanMultiplyAndApply(batch, i, layout);
-    }
-    for (int i = 0; i < batch.count; ++i) {
-      batch.tasks[i].fused ? MultiplyAndApply(batch, i, layout, context)
-                           : Multiply(batch, i, context);
-    }
+    for (int i = 0; i < batch.count; ++i) Multiply(batch, i, context);
     MeasureUpdates(batch, layout, context);
     ApplyUpdates(batch, layout, context);
     FinishUpdates(batch, layout, results, context);
@@ -91,7 +84,6 @@ class Updater final : public FastWeightUpdater {
                         rows,
                         static_cast<char*>(update.delta),
                         update.delta_is_zero,
-                        false,
                         layer.learning_rate * update.lr_scale,
                         1 - update.decay,
                         update.clip_norm,
@@ -115,9 +107,8 @@ class Updater final : public FastWeightUpdater {
         convolved_.Reserve((last.first_row + last.rows) * batch.d * element, context.errors);
     batch.values = batch.convolved;
     batch.updates = updates_.Reserve(batch.count * batch.d * batch.f * element, context.errors);
-    batch.sums_stride = std::max(batch.d, FusedSums(batch.d, batch.f));
-    batch.sums = static_cast<double2*>(sums_.Reserve(
-        batch.count * batch.sums_stride * static_cast<int64_t>(sizeof(double2)), context.errors));
+    batch.row_sums = static_cast<double2*>(row_sums_.Reserve(
+        batch.count * batch.d * static_cast<int64_t>(sizeof(double2)), context.errors));
     batch.control = static_cast<UpdateControl*>(control_.get());
   }
 
@@ -160,7 +151,7 @@ class Updater final : public FastWeightUpdater {
   const CudaBackendOptions options_;
   ProductPlans* const products_;
   const DeviceMemory control_;
-  GrowingMemory convolved_, projected_, updates_, sums_;
+  GrowingMemory convolved_, projected_, updates_, row_sums_;
 };
 
 }  // namespace

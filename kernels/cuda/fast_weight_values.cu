@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kTaps = 5;
 constexpr int kConvThreads = 64;
-constexpr int kConvRows = 8;  // positions of a thread
+constexpr int kConvRows = 4;  // positions of a thread
 
 bool IsAligned(const void* p, int64_t stride) {
   return reinterpret_cast<uintptr_t>(p) % 16 == 0 && stride % 8 == 0;
@@ -39,7 +39,7 @@ template <int kWidth, typename A>
 __device__ __forceinline__ uint32_t MaxBits(const A* values, int64_t first, int64_t step,
                                             int64_t count) {
   uint32_t most = 0;
-#pragma unroll 4
+#pragma unroll 8
   for (int64_t i = first * kWidth; i < count; i += step * kWidth) {
     const Floats<kWidth> x = LoadFloats<kWidth>(values + i);
 #pragma unroll
@@ -59,8 +59,8 @@ __device__ void FindLargestZ(const UpdateBatch& batch, int64_t row) {
 }
 
 // Two jobs that share the memory's bandwidth; grid (channels, positions and then rows of z,
-// updates). Convolution: a thread takes kWidth channels along kConvRows positions and keeps a
-// window of five rows in registers. Beside it the largest |z| is found. Bound by memory.
+// updates). Convolution: a thread takes kWidth channels along kConvRows positions. Beside it the
+// largest |z| is found. Bound by memory.
 template <int kWidth, typename A>
 __global__ void __launch_bounds__(kConvThreads)
     ConvolveKernel(const __grid_constant__ UpdateBatch batch, const float* conv,
@@ -87,23 +87,19 @@ __global__ void __launch_bounds__(kConvThreads)
                               channel);
   };
   A* out = static_cast<A*>(batch.convolved) + task.first_row * batch.d + channel;
-  Floats<kWidth> window[kTaps];
+  // All rows at once: their loads are under way together.
+  Floats<kWidth> rows[kConvRows + kTaps - 1];
 #pragma unroll
-  for (int j = 1; j < kTaps; ++j) window[j] = row(first + j - 1 - kTaps / 2);
+  for (int j = 0; j < kConvRows + kTaps - 1; ++j) rows[j] = row(first + j - kTaps / 2);
 #pragma unroll
   for (int n = 0; n < kConvRows; ++n) {
-    const int64_t p = first + n;
-    if (p >= task.rows) return;
-#pragma unroll
-    for (int j = 1; j < kTaps; ++j) window[j - 1] = window[j];
-    window[kTaps - 1] = row(p + kTaps / 2);
     Floats<kWidth> sum{};
 #pragma unroll
     for (int j = 0; j < kTaps; ++j) {
 #pragma unroll
-      for (int i = 0; i < kWidth; ++i) sum.at[i] += taps[j][i] * window[j].at[i];
+      for (int i = 0; i < kWidth; ++i) sum.at[i] += taps[j][i] * rows[n + j].at[i];
     }
-    StoreFloats(out + p * batch.d, sum);
+    if (first + n < task.rows) StoreFloats(out + (first + n) * batch.d, sum);
   }
 }
 
