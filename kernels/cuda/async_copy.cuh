@@ -53,21 +53,6 @@ __device__ __forceinline__ void CopyOnce(void* shared, const void* global, uint3
       "l"(kEvictFirst)
       : "memory");
 }
-// The same for data that other blocks read too.
-__device__ __forceinline__ void CopyShared(void* shared, const void* global, uint32_t bytes,
-                                           uint64_t* barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(SharedAddress(shared)),
-      "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(SharedAddress(barrier))
-      : "memory");
-}
-// Brings memory into the L2.
-__device__ __forceinline__ void PrefetchToL2(const void* global, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(global)),
-               "r"(bytes)
-               : "memory");
-}
 
 // A place in a ring of stages, and how often the ring has been gone round.
 struct RingCursor {

@@ -44,8 +44,8 @@ inline constexpr int64_t kSkinnyRows = 8;
 
 // out [rows, n] = x [rows, k] Wᵀ + bias (+ out if accumulate), rows ≤ kSkinnyRows, bf16 x and W
 // (W [n, k] contiguous), out bf16 or float32, k a multiple of 8. Deterministic. Reads W before the
-// kernel in front has ended. `workspace`: SkinnyWorkspaceBytes, zeroed once and left zeroed
-// (arrival counters) or overwritten (partial sums).
+// kernel in front has ended: no kernel writes it. `workspace`: SkinnyWorkspaceBytes, zeroed once
+// and left zeroed (arrival counters) or overwritten (partial sums).
 void SkinnyLinear(Matrix x, const void* weight, const void* bias, bool accumulate, Matrix out,
                   void* workspace, const LaunchContext& context);
 int64_t SkinnyWorkspaceBytes();

@@ -17,8 +17,14 @@ inline constexpr int kStreamSharedBytes = 110 * 1024;
 inline constexpr int kChunkBytes = 1024;
 inline constexpr int kStageRowBytes = kChunkBytes + 64;
 inline constexpr int kMaxStages = 12;
-// Stages that a block asks for ahead of its ring while it waits for the kernel in front.
-inline constexpr int kPrefetchStages = 6;
+// The deeper the ring, the more is there when x comes, which short runs gain by. Long ones are
+// faster with 64 KB under way than with more.
+inline constexpr int kLongRunRingBytes = 64 * kStageRowBytes;
+inline constexpr int64_t kLongRun = int64_t{1} << 20;  // elements of a block
+// Warps that issue the copies: one alone issues one in about 75 cycles, which is slower than the
+// memory; and warps that add up and store, so that joining slices does not hold up the tiles
+// behind.
+inline constexpr int kProducers = 2, kStorers = 2;
 inline constexpr int kMaxTileRows = 16;
 inline constexpr int kMinTileRows = 8;
 // Of x, all its rows in one slice of k. Eight rows of 2560 fit.
@@ -30,7 +36,7 @@ inline constexpr int kMaxStreamGroups = 64;
 // Workspace: arrival counters (zero between launches), then the partial sums of cut products.
 inline constexpr int64_t kStreamArrivals = 32768;
 inline constexpr int64_t kStreamArrivalBytes = kStreamArrivals * 4;
-inline constexpr int64_t kStreamPartialBytes = int64_t{32} << 20;
+inline constexpr int64_t kStreamPartialBytes = int64_t{40} << 20;
 inline constexpr int64_t kStreamWorkspaceBytes = kStreamArrivalBytes + kStreamPartialBytes;
 inline constexpr int64_t kUnitPartialBytes = 32 * 16;
 
@@ -74,7 +80,7 @@ __host__ __device__ constexpr int BusiestRows(int parts, int n, int blocks, int 
 }
 
 // Of the tile heights that share the work evenly, to 1.5 %, the largest that fills the ring enough
-// (64 KB under way hide the memory's latency), else the one that fills it best.
+// (60 KB under way hide the memory's latency), else the one that fills it best.
 __host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int ring_bytes) {
   constexpr int kEnoughStageRows = 60;
   int64_t least = INT64_MAX;
@@ -105,7 +111,10 @@ __host__ __device__ inline StreamPlan MakeStreamPlan(int groups, int n, int k, i
   plan.slices = CeilDivide(k, plan.slice_k);
   plan.x_row_bytes = plan.slice_k * 2 + row_pad_bytes;
   plan.x_bytes = rows * plan.x_row_bytes;
-  const int ring_bytes = kStreamSharedBytes - head_bytes - plan.x_bytes;
+  int ring_bytes = kStreamSharedBytes - head_bytes - plan.x_bytes;
+  if (int64_t{groups} * n * k / blocks > kLongRun && ring_bytes > kLongRunRingBytes) {
+    ring_bytes = kLongRunRingBytes;
+  }
   plan.tile_rows = TileRowsFor(groups * plan.slices, n, blocks, ring_bytes);
   plan.tiles = CeilDivide(n, plan.tile_rows);
   plan.stage_bytes = plan.tile_rows * kStageRowBytes;

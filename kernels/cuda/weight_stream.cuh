@@ -5,14 +5,16 @@
 // ApplyDeltas. A launch works on `groups` of weights [n, k], each with at most eight rows of x of
 // its own. The work is cut into units, one *tile* of weight rows by one *slice* of k, and every
 // block, one a multiprocessor, takes equally many neighbouring units. In a block
-//   warp 0 streams the weights by bulk copies through a ring of stages in shared memory. It does
-//          not wait for the kernel in front, so the ring is full when that one ends;
-//   warp 1 asks for the weights after those (into the L2), waits for the kernel in front and then
-//          brings x for each segment, a run of the block's units of one group and slice;
-//   warp 2 adds up the sums of the consumers and stores them. If k is cut, a block leaves its part
-//          in global memory and the one that arrives last at a tile adds them in order of slices,
-//          so that results do not depend on who was last;
-//   the other warps, the consumers, multiply.
+//   the producers stream the weights by bulk copies through a ring of stages in shared memory, each
+//          some rows of a tile: one warp alone cannot issue copies of this size as fast as the
+//          memory delivers. They do not wait for the kernel in front, so the ring is full when that
+//          one ends;
+//   the consumers multiply, each the columns of x that it has brought to shared memory for itself,
+//          for each segment, a run of the block's units of one group and slice;
+//   the storers take turns in adding up the consumers' sums of a tile and storing them. If k is
+//   cut,
+//          a block leaves its part in global memory and the one that arrives last at a tile adds
+//          them in order of slices, so that results do not depend on who was last.
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -45,26 +47,26 @@ struct StreamArgs {
   uint32_t* arrivals = nullptr;  // [group, tile], zero between launches
 };
 
-// The head of a block's shared memory. After it: the consumers' sums (two buffers), x, the ring.
+// The head of a block's shared memory. After it: x, the ring.
 template <typename T, int kMaxGroups>
 struct StreamShared {
   static constexpr int kConsumers = WeightMath<T>::kConsumerWarps;
 
   uint64_t full[kMaxStages], empty[kMaxStages];
-  uint64_t x_full, x_empty, sums_full[2], sums_empty[2];
-  float4 sums[2][kConsumers][32];
+  uint64_t sums_full[kStorers], sums_empty[kStorers];
+  float4 sums[kStorers][kConsumers][32];  // one buffer for each storer
   StreamPlan plan;
   StreamGroup groups[kMaxGroups];
 };
 
 template <typename T>
 constexpr int StreamThreads() {
-  return 32 * (3 + WeightMath<T>::kConsumerWarps);
+  return 32 * (kProducers + kStorers + WeightMath<T>::kConsumerWarps);
 }
 // Limits registers so that two blocks and the small kernels between them fit a multiprocessor.
 template <typename T>
 constexpr int StreamMinBlocks() {
-  return WeightMath<T>::kConsumerWarps <= 4 ? 4 : 2;
+  return WeightMath<T>::kConsumerWarps <= 4 ? 3 : 2;
 }
 template <typename T, int kMaxGroups>
 constexpr int StreamHeadBytes() {
@@ -91,22 +93,20 @@ class WeightStream {
     if (threadIdx.x == 0) InitBarriers();
     __syncthreads();
     const int warp = static_cast<int>(threadIdx.x / 32);
-    if (warp == 0) {
-      StreamWeights();
-    } else if (warp == 1) {
-      PrefetchWeights();
+    if (warp < kProducers) {
+      StreamWeights(warp);
+    } else if (warp < kProducers + kStorers) {
       WaitForPrior();
-      LoadRows();
-    } else if (warp == 2) {
-      WaitForPrior();
-      StoreSums();
+      StoreSums(warp - kProducers);
     } else {
-      Consume(warp - 3);
+      WaitForPrior();
+      Consume(warp - kProducers - kStorers);
     }
   }
 
  private:
   static constexpr int kConsumers = WeightMath<T>::kConsumerWarps;
+  static constexpr int kStepBytes = 64, kStepColumns = kStepBytes / static_cast<int>(sizeof(T));
 
   // One group and slice; the block's tiles of it.
   struct Segment {
@@ -126,9 +126,7 @@ class WeightStream {
       InitBarrier(&shared_->full[i], 1);
       InitBarrier(&shared_->empty[i], kConsumers);
     }
-    InitBarrier(&shared_->x_full, 1);
-    InitBarrier(&shared_->x_empty, kConsumers);
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kStorers; ++i) {
       InitBarrier(&shared_->sums_full[i], kConsumers);
       InitBarrier(&shared_->sums_empty[i], 1);
     }
@@ -157,14 +155,16 @@ class WeightStream {
     return min(plan_.tile_rows, args_.n - tile * plan_.tile_rows);
   }
 
-  // This lane's row of a tile within a chunk, in global memory.
-  __device__ const char* Source(const Segment& s, int tile, int chunk) const {
-    const int64_t row = int64_t{tile} * plan_.tile_rows + lane_;
+  // The beginning of a tile's row within a chunk, in global memory.
+  __device__ const char* Source(const Segment& s, int tile, int tile_row, int chunk) const {
+    const int64_t row = int64_t{tile} * plan_.tile_rows + tile_row;
     return shared_->groups[s.group].weights +
            (row * args_.k + s.first_k) * static_cast<int64_t>(sizeof(T)) + chunk * kChunkBytes;
   }
 
-  __device__ void StreamWeights() {
+  // The first producer announces the bytes of all.
+  __device__ void StreamWeights(int producer) {
+    const int row = producer + lane_ * kProducers;
     RingCursor cursor;
     ForEachSegment([&](const Segment& s) {
       for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
@@ -173,58 +173,46 @@ class WeightStream {
           const uint32_t bytes = static_cast<uint32_t>(s.chunk_bytes(chunk));
           uint64_t* full = &shared_->full[cursor.stage];
           WaitParity(&shared_->empty[cursor.stage], cursor.parity ^ 1);
-          if (lane_ == 0) ArriveExpecting(full, bytes * static_cast<uint32_t>(rows));
-          __syncwarp();
-          if (lane_ < rows) {
-            CopyOnce(ring_ + cursor.stage * plan_.stage_bytes + lane_ * kStageRowBytes,
-                     Source(s, tile, chunk), bytes, full);
+          if (producer == 0 && lane_ == 0) {
+            ArriveExpecting(full, bytes * static_cast<uint32_t>(rows));
           }
+          if (row < rows) {
+            CopyOnce(ring_ + cursor.stage * plan_.stage_bytes + row * kStageRowBytes,
+                     Source(s, tile, row, chunk), bytes, full);
+          }
+          __syncwarp();
           cursor.Advance(plan_.stages);
         }
       }
     });
   }
 
-  // The chunks after those that the ring holds at first.
-  __device__ void PrefetchWeights() {
-    int index = 0;
-    const int end = plan_.stages + kPrefetchStages;
-    ForEachSegment([&](const Segment& s) {
-      for (int tile = s.first_tile; tile < s.first_tile + s.tile_count && index < end; ++tile) {
-        for (int chunk = 0; chunk < s.chunks() && index < end; ++chunk, ++index) {
-          if (index < plan_.stages || lane_ >= TileRows(tile)) continue;
-          PrefetchToL2(Source(s, tile, chunk), static_cast<uint32_t>(s.chunk_bytes(chunk)));
-        }
-      }
-    });
+  // The consumer's columns of x: of each weight row the consumers take steps of 64 bytes in turn.
+  // Zeros in its last step beyond the slice's end.
+  __device__ void LoadRows(const Segment& s, int consumer) {
+    constexpr int kVectors = kStepColumns / 8;
+    const StreamGroup& group = shared_->groups[s.group];
+    const int steps = CeilDivide(CeilDivide(s.k_count, kStepColumns) - consumer, kConsumers);
     __syncwarp();
-  }
-
-  __device__ void LoadRows() {
-    uint32_t parity = 0;
-    ForEachSegment([&](const Segment& s) {
-      const StreamGroup& group = shared_->groups[s.group];
-      const uint32_t bytes = static_cast<uint32_t>(s.k_count) * sizeof(__nv_bfloat16);
-      WaitParity(&shared_->x_empty, parity ^ 1);
-      if (lane_ == 0) {
-        ArriveExpecting(&shared_->x_full, bytes * static_cast<uint32_t>(group.row_count));
+    for (int row = 0; row < group.row_count; ++row) {
+      const __nv_bfloat16* x = args_.x + (group.first_row + row) * args_.x_stride + s.first_k;
+      const uint32_t to = SharedAddress(x_ + row * plan_.x_row_bytes);
+      for (int i = lane_; i < steps * kVectors; i += 32) {
+        const int step = consumer + i / kVectors * kConsumers;
+        const int column = step * kStepColumns + i % kVectors * 8;
+        const bool in = column < s.k_count;
+        CopyAsync16(to + static_cast<uint32_t>(column) * 2, x + (in ? column : 0), in);
       }
-      __syncwarp();
-      if (lane_ < group.row_count) {
-        CopyShared(x_ + lane_ * plan_.x_row_bytes,
-                   args_.x + (group.first_row + lane_) * args_.x_stride + s.first_k, bytes,
-                   &shared_->x_full);
-      }
-      parity ^= 1;
-    });
+    }
+    CommitCopies();
+    WaitForCopies<0>();
+    __syncwarp();
   }
 
   __device__ void Consume(int consumer) {
     RingCursor stages, buffers;
-    uint32_t x_parity = 0;
     ForEachSegment([&](const Segment& s) {
-      WaitParity(&shared_->x_full, x_parity);
-      x_parity ^= 1;
+      LoadRows(s, consumer);
       const int x_row = min(lane_ / 4, shared_->groups[s.group].row_count - 1);
       for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
         const int last_row = TileRows(tile) - 1;
@@ -251,17 +239,16 @@ class WeightStream {
                         sums[0].sum[2] + sums[1].sum[2], sums[0].sum[3] + sums[1].sum[3]);
         __syncwarp();
         if (lane_ == 0) Arrive(&shared_->sums_full[buffers.stage]);
-        buffers.Advance(2);
+        buffers.Advance(kStorers);
       }
-      if (lane_ == 0) Arrive(&shared_->x_empty);
     });
   }
 
-  // The consumers take 64 bytes of each weight row in turn. x: from the chunk's first column on.
+  // x: from the chunk's first column on.
   template <bool kWhole>
   __device__ void MultiplyChunk(const char* low_row, const char* high_row, const __nv_bfloat16* x,
                                 int bytes, int consumer, Sums (&sums)[2]) const {
-    constexpr int kStepBytes = 64, kSteps = kChunkBytes / kStepBytes / kConsumers;
+    constexpr int kSteps = kChunkBytes / kStepBytes / kConsumers;
     uint4 low[kSteps], high[kSteps];
     const int first = consumer * kStepBytes + lane_ % 4 * 16;
 #pragma unroll
@@ -274,22 +261,25 @@ class WeightStream {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       const int at = first + step * kConsumers * kStepBytes;
-      // Beyond the end zero weights meet the chunk's first values, which are there.
-      const int k = kWhole || at < bytes ? at / static_cast<int>(sizeof(T)) : 0;
-      WeightMath<T>::Multiply(low[step], high[step], x + k, sums);
+      if (!kWhole && at - lane_ % 4 * 16 >= bytes) continue;
+      WeightMath<T>::Multiply(low[step], high[step], x + at / static_cast<int>(sizeof(T)), sums);
     }
   }
 
-  __device__ void StoreSums() {
-    RingCursor buffers;
+  __device__ void StoreSums(int storer) {
+    uint64_t* const full = &shared_->sums_full[storer];
+    float4(&sums)[kConsumers][32] = shared_->sums[storer];
+    uint32_t parity = 0;
+    int turn = 0;
     ForEachSegment([&](const Segment& s) {
       for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
-        WaitParity(&shared_->sums_full[buffers.stage], buffers.parity);
-        float4 sum = shared_->sums[buffers.stage][0][lane_];
-        for (int i = 1; i < kConsumers; ++i) Add(sum, shared_->sums[buffers.stage][i][lane_]);
+        if (turn++ % kStorers != storer) continue;
+        WaitParity(full, parity);
+        parity ^= 1;
+        float4 sum = sums[0][lane_];
+        for (int i = 1; i < kConsumers; ++i) Add(sum, sums[i][lane_]);
         __syncwarp();
-        if (lane_ == 0) Arrive(&shared_->sums_empty[buffers.stage]);
-        buffers.Advance(2);
+        if (lane_ == 0) Arrive(&shared_->sums_empty[storer]);
         if (plan_.slices == 1 || AddSlices(s, tile, sum)) StoreTile(s.group, tile, sum);
       }
     });
