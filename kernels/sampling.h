@@ -74,9 +74,9 @@ struct TokenLogProb {
 // What was drawn; plain memory that is copied from a device.
 struct SampledRow {
   int32_t id = 0;
-  int32_t finite = 0;    // 0: no raw logit is finite, so that `id` means nothing
-  float logprob = 0;     // ln softmax of the raw logits, if asked for; NaN if none is finite
-  int32_t num_top = 0;   // as many as asked for and as have a finite raw logit
+  int32_t finite = 0;   // 0: no raw logit is finite, so that `id` means nothing
+  float logprob = 0;    // ln softmax of the raw logits, if asked for; NaN if none is finite
+  int32_t num_top = 0;  // as many as asked for and as have a finite raw logit
   std::array<TokenLogProb, kMaxTopLogProbs> top;  // most probable by the raw logits, best first
 };
 

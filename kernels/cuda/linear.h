@@ -17,9 +17,9 @@ namespace mneme::cuda {
 
 // One product out = alpha · op(a) op(b) + bias + beta · out, in the row-major sense.
 struct Product {
-  const void* a = nullptr;  // [m, k], or [k, m] if a_transposed
-  const void* b = nullptr;  // [n, k] as weights are (out = a bᵀ), or [k, n] if b_plain
-  void* out = nullptr;      // [m, n]
+  const void* a = nullptr;     // [m, k], or [k, m] if a_transposed
+  const void* b = nullptr;     // [n, k] as weights are (out = a bᵀ), or [k, n] if b_plain
+  void* out = nullptr;         // [m, n]
   const void* bias = nullptr;  // float32 [n], added to each row; or null
   int64_t m = 0, n = 0, k = 0;
   int64_t a_stride = 0, b_stride = 0, out_stride = 0;  // elements from a row to the next
