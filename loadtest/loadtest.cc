@@ -22,10 +22,10 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;  // as a shell reports a program that Ctrl-C ended
 
 constexpr char kHelp[] =
-    R"(Open loop: sessions arrive as a Poisson process drawn from --seed, whatever the server does, and
-latencies count from the scheduled time, so that a server that falls behind shows it. A session is
-created, sends its requests one after the other, and is deleted. Numbers of tokens are means: each
-is drawn between half and one and a half.
+    R"(Open loop: sessions arrive as a Poisson process drawn from --seed, whatever the server
+does, and latencies count from the scheduled time, so that a server that falls behind shows it. A
+session is created, sends its requests one after the other, and is deleted. Numbers of tokens are
+means: each is drawn between half and one and a half.
 
 Examples:
   mneme-loadtest --rate 4 --duration_seconds 30
