@@ -1,6 +1,7 @@
 #include "bench/table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -18,7 +19,7 @@ double Percentile(std::vector<double> values, double share) {
   MNEME_CHECK(!values.empty());
   std::sort(values.begin(), values.end());
   const auto last = static_cast<double>(values.size() - 1);
-  return values[static_cast<size_t>(last * share + 0.5)];
+  return values[static_cast<size_t>(std::lround(last * share))];
 }
 
 class TableRunner {
@@ -132,7 +133,7 @@ absl::StatusOr<BenchTable> RunTable(const BenchOptions& options,
       if (learning && !model.config.ttt) continue;
       progress(NameOf(workload) + (learning ? ", learning" : ", not learning"));
       MNEME_ASSIGN_OR_RETURN(TableRow row, runner.Run(workload, learning, table.ceilings));
-      table.rows.push_back(std::move(row));
+      table.rows.push_back(row);
     }
   }
   return table;

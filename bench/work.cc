@@ -64,16 +64,17 @@ Work WorkCounter::DecodeStep(int64_t streams, int64_t context, bool learning) co
 
 Work WorkCounter::Prefill(int64_t tokens, int64_t step_tokens, bool learning) const {
   const auto n = static_cast<double>(tokens);
-  const auto steps = static_cast<double>((tokens + step_tokens - 1) / step_tokens);
+  const int64_t steps = (tokens + step_tokens - 1) / step_tokens;
   Work work;
-  work.bytes = steps * layer_weight_bytes_ + n * kv_token_bytes_;
+  work.bytes = static_cast<double>(steps) * layer_weight_bytes_ + n * kv_token_bytes_;
   work.flops = 2 * n * layer_parameters_;
   const double head_work = static_cast<double>(4 * config_.num_heads * config_.head_dim);
   for (const int64_t window : config_.windows) {
     work.flops += KeysSeen(0, tokens, window) * head_work;
   }
   if (!learning || !config_.ttt) return work;
-  const auto chunks = static_cast<double>(tokens / config_.ttt->chunk);
+  const int64_t closed = tokens / config_.ttt->chunk;
+  const auto chunks = static_cast<double>(closed);
   const auto c = static_cast<double>(config_.ttt->chunk);
   const auto d = static_cast<double>(config_.hidden_size);
   const auto f = static_cast<double>(config_.intermediate_size);

@@ -47,7 +47,7 @@ class ThreadedEngine final : public Engine {
                           .clock = clock_,
                           .stats = stats_,
                           .seeds = std::mt19937_64(std::random_device()())};
-    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(context));
+    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), context);
     thread_ = std::thread([this] { RunThread(); });
     return absl::OkStatus();
   }

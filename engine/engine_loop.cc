@@ -15,10 +15,10 @@ namespace mneme {
 static_assert(kMaxStepSequences <= Model::kLogitRows, "every one of them may draw");
 
 EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
-                       JobContext context)
+                       const JobContext& context)
     : pools_(std::move(pools)),
       model_(std::move(model)),
-      context_(std::move(context)),
+      context_(context),
       sessions_(*pools_, context_.options.max_sessions) {}
 
 EngineLoop::~EngineLoop() {
