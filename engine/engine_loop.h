@@ -20,7 +20,8 @@ namespace mneme {
 // One thread only: the engine thread.
 class EngineLoop {
  public:
-  EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model, JobContext context);
+  EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
+             const JobContext& context);
   ~EngineLoop();
 
   // Works on what is there: begins requests, runs one step if anything can be computed, ends what
