@@ -4,34 +4,6 @@
 #include "kernels/cpu/cpu_backend.h"
 
 namespace mneme {
-namespace {
-
-int64_t ElementBytes(DeltaType type) {
-  switch (type) {
-    case DeltaType::kFloat32:
-      return 4;
-    case DeltaType::kBFloat16:
-      return 2;
-    case DeltaType::kFp8E4M3:
-      return 1;
-  }
-  return 0;
-}
-
-}  // namespace
-
-const char* NameOf(DeltaType type) {
-  switch (type) {
-    case DeltaType::kFloat32:
-      return "fp32";
-    case DeltaType::kBFloat16:
-      return "bf16";
-    case DeltaType::kFp8E4M3:
-      return "fp8_e4m3";
-  }
-  return "";
-}
-
 absl::StatusOr<std::unique_ptr<Backend>> MakeBenchBackend(const BenchOptions& options) {
   if (options.cuda) return LoadCudaBackend(*options.cuda);
   return CreateCpuBackend({.matmul_dtype = options.cpu_dtype, .threads = options.threads});
@@ -40,7 +12,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBenchBackend(const BenchOptions& op
 int64_t DeltaReadBytes(const BenchOptions& options, const ModelConfig& config) {
   const DeltaType type = options.cuda ? options.cuda->delta_read : DeltaType::kFloat32;
   const int64_t scale_bytes = type == DeltaType::kFp8E4M3 ? 4 * config.hidden_size : 0;
-  return config.hidden_size * config.intermediate_size * ElementBytes(type) + scale_bytes;
+  return config.hidden_size * config.intermediate_size * SizeOf(type) + scale_bytes;
 }
 
 }  // namespace mneme

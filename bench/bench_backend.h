@@ -14,9 +14,6 @@ namespace mneme {
 // The backend that `options` name; its own errors otherwise.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBenchBackend(const BenchOptions& options);
 
-// "fp32", "bf16", "fp8_e4m3".
-const char* NameOf(DeltaType type);
-
 // Bytes of one layer's ΔW as DownProject reads it on that backend.
 int64_t DeltaReadBytes(const BenchOptions& options, const ModelConfig& config);
 

@@ -91,9 +91,10 @@ void AddCpuFlags(CLI::App& app, BenchOptions& options) {
 }
 
 void AddCudaFlags(CLI::App& app, CudaBackendOptions& cuda) {
-  const std::map<std::string, DeltaType> types = {{"fp32", DeltaType::kFloat32},
-                                                  {"bf16", DeltaType::kBFloat16},
-                                                  {"fp8_e4m3", DeltaType::kFp8E4M3}};
+  std::map<std::string, DeltaType> types;
+  for (const DeltaType type : {DeltaType::kFloat32, DeltaType::kBFloat16, DeltaType::kFp8E4M3}) {
+    types[NameOf(type)] = type;
+  }
   app.add_option("--cuda_device", cuda.device, "CUDA: the GPU's number")->capture_default_str();
   app.add_option_function<std::string>(
          "--dtype",

@@ -31,17 +31,13 @@ Logger MakeLogger(const ServerConfig& config) {
                 config.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
 }
 
-DeltaType ParseDeltaType(const std::string& name) {
-  if (name == "fp32") return DeltaType::kFloat32;
-  return name == "bf16" ? DeltaType::kBFloat16 : DeltaType::kFp8E4M3;
-}
-
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const ServerConfig& config) {
   if (config.backend == "cuda") {
+    // The names are those that the flags allow.
     return LoadCudaBackend({.device = config.cuda_device,
                             .dtype = config.dtype == "bf16" ? DType::kBF16 : DType::kF32,
-                            .delta_accumulate = ParseDeltaType(config.delta_accumulate),
-                            .delta_read = ParseDeltaType(config.delta_read)});
+                            .delta_accumulate = *ParseDeltaType(config.delta_accumulate),
+                            .delta_read = *ParseDeltaType(config.delta_read)});
   }
   CpuBackendOptions options;
   options.matmul_dtype = config.cpu_dtype == "bf16" ? DType::kBF16 : DType::kF32;

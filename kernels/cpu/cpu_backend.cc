@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
-#include <limits>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <utility>
@@ -17,6 +16,7 @@
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/host_memory.h"
+#include "kernels/pack_parts.h"
 
 namespace mneme {
 namespace {
@@ -41,22 +41,6 @@ const char* IsaName() {
   if (Uses(dnnl::cpu_isa::avx512_core)) return "AVX512";
   if (Uses(dnnl::cpu_isa::avx2)) return "AVX2";
   return "baseline";
-}
-
-absl::Status CheckParts(absl::Span<const HostTensor> parts) {
-  int64_t rows = 0;
-  for (const HostTensor& part : parts) {
-    if (part.rows <= 0 || part.cols <= 0 || part.cols != parts[0].cols || part.data == nullptr ||
-        part.rows > std::numeric_limits<int32_t>::max() - rows ||
-        part.cols > std::numeric_limits<int32_t>::max()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("cannot pack a weight part [", part.rows, ", ", part.cols,
-                       "]: parts need data, positive sizes and the same columns"));
-    }
-    rows += part.rows;
-  }
-  if (parts.empty()) return absl::InvalidArgumentError("cannot pack a weight without parts");
-  return absl::OkStatus();
 }
 
 class CpuBackend : public Backend {
@@ -109,7 +93,7 @@ absl::StatusOr<DeviceBuffer> CpuBackend::Allocate(int64_t bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::Pack(absl::Span<const HostTensor> parts) {
-  if (const absl::Status status = CheckParts(parts); !status.ok()) return status;
+  if (const absl::Status status = CheckPackParts(parts); !status.ok()) return status;
   if (omp_get_max_threads() != threads_) omp_set_num_threads(threads_);
   try {
     return std::make_unique<CpuPackedMatrix>(engine_, matmul_dtype_, parts);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/upload.h"
 #include "kernels/host_memory.h"
+#include "kernels/pack_parts.h"
 
 namespace mneme {
 namespace {
@@ -28,18 +28,6 @@ using cuda::ToStatus;
 constexpr std::array<int64_t, 20> kRepeatableRows = {1,  2,  4,  8,  12,  16,  24,  32,  40,  48,
                                                      56, 64, 80, 96, 112, 128, 160, 192, 224, 256};
 
-const char* NameOf(DeltaType type) {
-  switch (type) {
-    case DeltaType::kFloat32:
-      return "float32";
-    case DeltaType::kBFloat16:
-      return "bf16";
-    case DeltaType::kFp8E4M3:
-      return "fp8_e4m3";
-  }
-  return "unknown";
-}
-
 const char* ShortNameOf(DType dtype) { return dtype == DType::kF32 ? "float32" : "bf16"; }
 
 absl::Status CheckOptions(const CudaBackendOptions& options) {
@@ -50,30 +38,14 @@ absl::Status CheckOptions(const CudaBackendOptions& options) {
   if (options.delta_accumulate == DeltaType::kFp8E4M3) {
     return absl::InvalidArgumentError(
         "fast weights cannot accumulate in fp8_e4m3, which small updates do not survive; use "
-        "float32 or bf16");
+        "fp32 or bf16");
   }
   if (options.delta_read == DeltaType::kFloat32 &&
       options.delta_accumulate != DeltaType::kFloat32) {
     return absl::InvalidArgumentError(
         absl::StrCat("fast weights that accumulate in ", NameOf(options.delta_accumulate),
-                     " cannot be read in float32; use bf16 or fp8_e4m3"));
+                     " cannot be read in fp32; use bf16 or fp8_e4m3"));
   }
-  return absl::OkStatus();
-}
-
-absl::Status CheckParts(absl::Span<const HostTensor> parts) {
-  int64_t rows = 0;
-  for (const HostTensor& part : parts) {
-    if (part.rows <= 0 || part.cols <= 0 || part.cols != parts[0].cols || part.data == nullptr ||
-        part.rows > std::numeric_limits<int32_t>::max() - rows ||
-        part.cols > std::numeric_limits<int32_t>::max()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("cannot pack a weight part [", part.rows, ", ", part.cols,
-                       "]: parts need data, positive sizes and the same columns"));
-    }
-    rows += part.rows;
-  }
-  if (parts.empty()) return absl::InvalidArgumentError("cannot pack a weight without parts");
   return absl::OkStatus();
 }
 
@@ -185,7 +157,7 @@ absl::StatusOr<DeviceBuffer> CudaBackend::AllocateHost(int64_t bytes) {
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::Pack(
     absl::Span<const HostTensor> parts) {
-  MNEME_RETURN_IF_ERROR(CheckParts(parts));
+  MNEME_RETURN_IF_ERROR(CheckPackParts(parts));
   MNEME_RETURN_IF_ERROR(UseDevice());
   int64_t rows = 0;
   for (const HostTensor& part : parts) rows += part.rows;

@@ -10,11 +10,9 @@
 #include "absl/status/statusor.h"
 #include "base/dtype.h"
 #include "kernels/backend.h"
+#include "kernels/delta_type.h"
 
 namespace mneme {
-
-// What a ΔW's elements are kept in.
-enum class DeltaType : uint8_t { kFloat32, kBFloat16, kFp8E4M3 };
 
 struct CudaBackendOptions {
   int device = 0;

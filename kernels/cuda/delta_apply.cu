@@ -144,10 +144,8 @@ void LaunchPlain(GroupRange range, int64_t num_groups, const Matrix& z, const Ma
 
 // How many groups one streamed launch takes, whatever their rows; 0: these cannot be streamed.
 int GroupsPerLaunch(const DeltaLayout& layout, const Matrix& z, const Matrix& y) {
-  const int64_t element = layout.read == DeltaType::kFloat32    ? 4
-                          : layout.read == DeltaType::kBFloat16 ? 2
-                                                                : 1;
-  if (!CanStreamRows(z) || y.dtype != DType::kBF16 || z.cols * element % 16 != 0) return 0;
+  const int64_t row_bytes = z.cols * SizeOf(layout.read);
+  if (!CanStreamRows(z) || y.dtype != DType::kBF16 || row_bytes % 16 != 0) return 0;
   int groups = kMaxStreamGroups;
   while (groups > 0 && !StreamFits(groups, y.cols, static_cast<int>(z.cols), kDeltaGroupRows)) {
     --groups;
