@@ -1,6 +1,5 @@
 #include "kernels/cuda/attention_plan.h"
 
-#include <bit>
 #include <cstring>
 
 namespace mneme::cuda {
@@ -52,10 +51,7 @@ void Planner::Plan(const FlashPlanBytes& bytes, void* schedule, PlannedCall* pla
     Fa3Plan(planned->call, bytes, staged, &planned->plan, context);
     return;
   }
-  // Scratch keeps what it outgrows; powers of two bound that.
-  const auto partial_bytes =
-      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(bytes.partials)));
-  planned->plan.partials = partials_.Get(partial_bytes, context.errors);
+  planned->plan.partials = partials_.Get(bytes.partials, context.errors);
   Fa2Plan(planned->call, bytes, staged, &planned->plan, context);
 }
 

@@ -101,6 +101,10 @@ DeltaMerge CudaStream::MergeAhead(absl::Span<const ChunkUpdate> updates) {
 void CudaStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
   if (!StepReady()) return;
   MNEME_CHECK(wave < static_cast<int64_t>(batch_.waves.size()));
+  const auto& segments = batch_.waves[static_cast<size_t>(wave)];
+  const bool any = std::any_of(segments.begin(), segments.end(),
+                               [](const ChunkSegment& segment) { return segment.kept != nullptr; });
+  if (!any && !repeatable_) return;  // what is recorded must do for later steps
   cuda::KeepRows(step_->device_view(), wave, rows, offset_bytes, context_);
 }
 

@@ -1,6 +1,5 @@
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -10,29 +9,6 @@
 
 namespace mneme::cuda {
 namespace {
-
-// Device memory that grows. Its content is lost then: no graph may use it.
-class GrowingMemory {
- public:
-  // Null, with the failure latched, if the device has not that much.
-  void* Reserve(int64_t bytes, ErrorLatch* errors) {
-    if (bytes <= size_bytes_) return memory_.get();
-    size_bytes_ = 0;
-    memory_.reset();  // waits for what uses it
-    absl::StatusOr<DeviceMemory> larger = AllocateDevice(bytes);
-    if (!larger.ok()) {
-      errors->Fail(std::string(larger.status().message()));
-      return nullptr;
-    }
-    memory_ = *std::move(larger);
-    size_bytes_ = bytes;
-    return memory_.get();
-  }
-
- private:
-  DeviceMemory memory_;
-  int64_t size_bytes_ = 0;
-};
 
 class Updater final : public FastWeightUpdater {
  public:
@@ -104,10 +80,10 @@ class Updater final : public FastWeightUpdater {
     const UpdateTask& last = batch.tasks[batch.count - 1];
     const int64_t element = SizeOf(batch.dtype);
     batch.convolved =
-        convolved_.Reserve((last.first_row + last.rows) * batch.d * element, context.errors);
+        convolved_.Get((last.first_row + last.rows) * batch.d * element, context.errors);
     batch.values = batch.convolved;
-    batch.updates = updates_.Reserve(batch.count * batch.d * batch.f * element, context.errors);
-    batch.row_sums = static_cast<double2*>(row_sums_.Reserve(
+    batch.updates = updates_.Get(batch.count * batch.d * batch.f * element, context.errors);
+    batch.row_sums = static_cast<double2*>(row_sums_.Get(
         batch.count * batch.d * static_cast<int64_t>(sizeof(double2)), context.errors));
     batch.control = static_cast<UpdateControl*>(control_.get());
   }
@@ -122,7 +98,7 @@ class Updater final : public FastWeightUpdater {
     product.n = product.k = batch.d;
     product.a_stride = product.b_stride = product.out_stride = batch.d;
     product.dtype = product.out_dtype = batch.dtype;
-    product.out = projected_.Reserve(product.m * batch.d * SizeOf(batch.dtype), context.errors);
+    product.out = projected_.Get(product.m * batch.d * SizeOf(batch.dtype), context.errors);
     if (!context.errors->ok()) return;
     products_->Run(product, context);
     batch.values = product.out;
@@ -151,7 +127,7 @@ class Updater final : public FastWeightUpdater {
   const CudaBackendOptions options_;
   ProductPlans* const products_;
   const DeviceMemory control_;
-  GrowingMemory convolved_, projected_, updates_, row_sums_;
+  Scratch convolved_, projected_, updates_, row_sums_;
 };
 
 }  // namespace

@@ -68,6 +68,7 @@ absl::StatusOr<EventHandle> CreateEventHandle(unsigned flags) {
 
 void* Scratch::Get(int64_t bytes, ErrorLatch* errors) {
   if (bytes > bytes_ || memory_.empty()) {
+    bytes = std::max(bytes, 2 * bytes_);
     absl::StatusOr<DeviceMemory> grown = AllocateDevice(bytes);
     if (!grown.ok()) {
       errors->Fail(std::string(grown.status().message()));

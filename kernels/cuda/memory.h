@@ -53,8 +53,8 @@ absl::StatusOr<DeviceMemory> AllocateZeroed(int64_t bytes);
 absl::StatusOr<StreamHandle> CreateStreamHandle();
 absl::StatusOr<EventHandle> CreateEventHandle(unsigned flags);
 
-// Device memory that grows to the largest size asked for. What it held is lost by growing, but the
-// old memory stays: recorded graphs may use it.
+// Device memory that grows to the largest size asked for, by doubling at least. What it held is
+// lost by growing, but the old memory stays: work that was planned before may use it.
 class Scratch {
  public:
   // Null, with the failure latched, if the device has not that much.
