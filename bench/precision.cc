@@ -58,18 +58,12 @@ absl::StatusOr<Reading> Read(const BenchOptions& options, const std::vector<int3
   reading.delta_bytes = static_cast<int64_t>(config.ttt->layers.size()) *
                         backend->DeltaBytes(config.hidden_size, config.intermediate_size);
   if (!learning) config.ttt.reset();
-  const auto count = static_cast<int64_t>(tokens.size());
-  MNEME_ASSIGN_OR_RETURN(const auto streams,
-                         StreamSet::Create(config, model.weights, *backend, /*streams=*/1,
-                                           options.step_tokens, count));
-  for (int64_t done = 0; done < count; done += options.step_tokens) {
-    const auto rows = static_cast<size_t>(std::min(options.step_tokens, count - done));
-    MNEME_ASSIGN_OR_RETURN(
-        const StreamSet::Step step,
-        streams->Read(0, absl::MakeSpan(tokens).subspan(static_cast<size_t>(done), rows),
-                      &reading.logprobs));
-    reading.chunks_closed += step.chunks_closed;
-  }
+  MNEME_ASSIGN_OR_RETURN(
+      const auto streams,
+      StreamSet::Create(config, model.weights, *backend, /*streams=*/1, options.step_tokens,
+                        static_cast<int64_t>(tokens.size())));
+  MNEME_ASSIGN_OR_RETURN(const StreamSet::Step read, streams->Read(0, tokens, &reading.logprobs));
+  reading.chunks_closed = read.chunks_closed;
   reading.logprobs.erase(reading.logprobs.begin());
   return reading;
 }

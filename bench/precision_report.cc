@@ -4,7 +4,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/version.h"
-#include "bench/bench_backend.h"
 #include "bench/precision.h"
 
 namespace mneme {

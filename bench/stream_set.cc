@@ -51,7 +51,20 @@ void StreamSet::Restart() {
 
 absl::StatusOr<StreamSet::Step> StreamSet::Read(int64_t stream, absl::Span<const int32_t> tokens,
                                                 std::vector<float>* logprobs) {
-  Session& session = sessions_[static_cast<size_t>(stream)];
+  Step all;
+  for (size_t done = 0; done < tokens.size(); done += static_cast<size_t>(step_tokens_)) {
+    MNEME_ASSIGN_OR_RETURN(
+        const Step step,
+        ReadStep(sessions_[static_cast<size_t>(stream)],
+                 tokens.subspan(done, static_cast<size_t>(step_tokens_)), logprobs));
+    all += step;
+  }
+  return all;
+}
+
+absl::StatusOr<StreamSet::Step> StreamSet::ReadStep(Session& session,
+                                                    absl::Span<const int32_t> tokens,
+                                                    std::vector<float>* logprobs) {
   SequenceStep step = MakeStep(session, {tokens.begin(), tokens.end()});
   if (logprobs != nullptr) step.logprobs_from = session.position;
   MNEME_ASSIGN_OR_RETURN(const Step done, Run({&step, 1}));

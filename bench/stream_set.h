@@ -18,10 +18,18 @@ namespace mneme {
 // configuration says so. One thread.
 class StreamSet {
  public:
+  // What one or more steps took and did.
   struct Step {
     Duration duration;
     int64_t chunks_closed = 0;
     int64_t updates_skipped = 0;
+
+    Step& operator+=(const Step& other) {
+      duration += other.duration;
+      chunks_closed += other.chunks_closed;
+      updates_skipped += other.updates_skipped;
+      return *this;
+    }
   };
 
   // `config`, `weights` and `backend` must outlive it. `streams` sessions of up to `max_tokens`, in
@@ -33,18 +41,14 @@ class StreamSet {
 
   // Forgets everything: every session is at position 0.
   void Restart();
-  // Session `stream` reads `tokens`, at least one. `logprobs`: null, or where the log-probability
-  // of each is added, NaN for a session's first.
+  // Session `stream` reads `tokens`, at least one, in steps of up to `step_tokens`. `logprobs`:
+  // null, or where the log-probability of each is added, NaN for a session's first.
   absl::StatusOr<Step> Read(int64_t stream, absl::Span<const int32_t> tokens,
                             std::vector<float>* logprobs = nullptr);
   // Every session computes the token it drew last (`first` at first) and draws its next, greedily.
   // FAILED_PRECONDITION if a session's logits are not finite.
   absl::StatusOr<Step> Decode(int32_t first);
 
-  // Bytes that a session holds.
-  int64_t held_bytes(int64_t stream) const {
-    return sessions_[static_cast<size_t>(stream)].cache->held_bytes();
-  }
   int64_t position(int64_t stream) const { return sessions_[static_cast<size_t>(stream)].position; }
 
  private:
@@ -61,6 +65,8 @@ class StreamSet {
   SequenceStep MakeStep(Session& session, std::vector<int32_t> tokens);
   void PrepareCache(SessionCache& cache, const SequenceStep& step);
   void Finish(Session& session, SequenceStep& step);
+  absl::StatusOr<Step> ReadStep(Session& session, absl::Span<const int32_t> tokens,
+                                std::vector<float>* logprobs);
   absl::StatusOr<Step> Run(absl::Span<SequenceStep> steps);
 
   const ModelConfig& config_;
