@@ -1,9 +1,10 @@
 # FlashInfer's attention headers and the CUTLASS headers that they were written against, for the
 # CUDA backend. Fetched once, when configuring, from the wheel of the one version that
-# kernels/cuda/attention_fa*.cu call (its C++ functions are no promised interface).
+# kernels/cuda/attention_fa*.cu call (its C++ functions are no promised interface): by pip, which
+# knows the package index and the mirrors that this machine uses.
 set(MNEME_FLASHINFER_VERSION 0.6.18)
-set(MNEME_FLASHINFER_URL "https://files.pythonhosted.org/packages/31/7d/3dae45fc293cd5f16cefe4dcf59683d964ca8faf2303ed7fff54f4bca490/flashinfer_python-${MNEME_FLASHINFER_VERSION}-py3-none-any.whl"
-  CACHE STRING "Where FlashInfer's wheel is downloaded from, such as a mirror")
+set(MNEME_FLASHINFER_URL "" CACHE STRING
+  "Where FlashInfer's wheel is downloaded from instead of by pip")
 set(MNEME_FLASHINFER_SHA256 d5d26edb48f8def0bf28b2c94415aef7f0754e2cd9e3cb3d6e7081262d068aad)
 set(MNEME_FLASHINFER_DIR "" CACHE PATH
   "Unpacked FlashInfer ${MNEME_FLASHINFER_VERSION}, to build without a network: the folder that \
@@ -22,14 +23,17 @@ function(mneme_download_flashinfer wheel reason)
     return()
   endif()
   message(STATUS "Downloading FlashInfer ${MNEME_FLASHINFER_VERSION} (18 MB)")
-  file(DOWNLOAD "${MNEME_FLASHINFER_URL}" "${wheel}" STATUS status INACTIVITY_TIMEOUT 60)
-  list(GET status 0 code)
-  if(NOT code EQUAL 0)  # Another route to the same file, which knows of mirrors set for Python.
-    file(REMOVE "${wheel}")
+  if(MNEME_FLASHINFER_URL)
+    file(DOWNLOAD "${MNEME_FLASHINFER_URL}" "${wheel}" STATUS status INACTIVITY_TIMEOUT 60)
+  else()
+    set(wanted "${MNEME_DOWNLOAD_DIR}/flashinfer.txt")
+    file(WRITE "${wanted}" "flashinfer-python==${MNEME_FLASHINFER_VERSION} \
+--hash=sha256:${MNEME_FLASHINFER_SHA256}\n")
     execute_process(
-      COMMAND python3 -m pip download --quiet --no-deps --retries 1 --dest "${MNEME_DOWNLOAD_DIR}"
-              "flashinfer-python==${MNEME_FLASHINFER_VERSION}"
-      OUTPUT_QUIET ERROR_QUIET)
+      COMMAND python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes
+              --retries 1 --dest "${MNEME_DOWNLOAD_DIR}" --requirement "${wanted}"
+      RESULT_VARIABLE code OUTPUT_QUIET ERROR_VARIABLE error)
+    string(STRIP "python3 -m pip: ${code} ${error}" status)
   endif()
   set(have "nothing")
   if(EXISTS "${wheel}")
@@ -37,9 +41,8 @@ function(mneme_download_flashinfer wheel reason)
   endif()
   if(NOT have STREQUAL MNEME_FLASHINFER_SHA256)
     file(REMOVE "${wheel}")
-    set(${reason} "FlashInfer ${MNEME_FLASHINFER_VERSION} could not be downloaded from \
-${MNEME_FLASHINFER_URL} (${status}; SHA-256 ${have}, expected ${MNEME_FLASHINFER_SHA256}). Without a \
-network put the wheel at ${wheel}, or unpack it and pass \
+    set(${reason} "FlashInfer ${MNEME_FLASHINFER_VERSION} could not be downloaded (${status}; \
+SHA-256 ${have}, expected ${MNEME_FLASHINFER_SHA256}). Install python3-pip, or without a network put the wheel at ${wheel}, or unpack it and pass \
 -DMNEME_FLASHINFER_DIR=<its folder flashinfer/data>" PARENT_SCOPE)
   endif()
 endfunction()
