@@ -207,8 +207,8 @@ void Model::RunAttention(const Pass& pass, int layer) {
   const Matrix qkv = s_.qkv.Rows(0, pass.n), attn = s_.attn.Rows(0, pass.n);
   const KvLayer kv = pass.pools.LayerKv(layer);
   const QkNorm norm = {w.q_norm.data(), w.k_norm.data(), config_.rms_norm_eps};
-  stream_->RmsNorm(x, w.input_norm.data(), config_.rms_norm_eps, h);
-  stream_->Linear(h, *w.qkv, w.qkv_bias.data(), /*accumulate=*/false, qkv);
+  stream_->NormLinear(x, {w.input_norm.data(), config_.rms_norm_eps}, *w.qkv, w.qkv_bias.data(), h,
+                      qkv);
   stream_->RotateAndStore(qkv, qkv_shape_, norm, s_.rope.Rows(0, pass.n), kv);
   stream_->Attention(qkv, qkv_shape_, kv, config_.windows[static_cast<size_t>(layer)],
                      AttentionScale(config_), attn);
@@ -219,10 +219,13 @@ void Model::RunMlp(const Pass& pass, int layer) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   const Matrix x = s_.x.Rows(0, pass.n), h = s_.h.Rows(0, pass.n);
   const Matrix gate_up = s_.gate_up.Rows(0, pass.n), z = s_.z.Rows(0, pass.n);
-  stream_->RmsNorm(x, w.post_norm.data(), config_.rms_norm_eps, h);
-  stream_->Linear(h, *w.gate_up, /*bias=*/nullptr, /*accumulate=*/false, gate_up);
-  stream_->SwiGlu(gate_up, z);
   const int ttt = ttt_index_[static_cast<size_t>(layer)];
+  if (ttt >= 0 && Target(pass.n).data == h.data) {  // the normalised rows are wanted themselves
+    stream_->RmsNorm(x, w.post_norm.data(), config_.rms_norm_eps, h);
+    stream_->LinearSwiGlu(h, {}, *w.gate_up, /*h=*/{}, gate_up, z);
+  } else {
+    stream_->LinearSwiGlu(x, {w.post_norm.data(), config_.rms_norm_eps}, *w.gate_up, h, gate_up, z);
+  }
   if (ttt < 0) {
     stream_->Linear(z, *w.down, /*bias=*/nullptr, /*accumulate=*/true, x);
   } else if (pass.updates_wait) {

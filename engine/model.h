@@ -48,7 +48,7 @@ class Model {
     DeviceBuffer memory;
     Matrix x;        // [n, d] residual stream
     Matrix embed;    // [n, d] token embeddings, if they are the updates' target
-    Matrix h;        // [n, d] normalised
+    Matrix h;        // [n, d] normalised; or scratch memory
     Matrix qkv;      // [n, (Hq + 2 Hkv) head_dim]
     Matrix attn;     // [n, Hq head_dim]
     Matrix gate_up;  // [n, 2 f]

@@ -153,6 +153,12 @@ struct QkNorm {
   float epsilon = 0;
 };
 
+// RMSNorm on the rows that a product takes; null weight: none.
+struct RowNorm {
+  const void* weight = nullptr;  // device, float32 [cols]
+  float epsilon = 0;
+};
+
 // The parts of a TTT layer that make an update from a chunk's rows.
 struct FastWeightLayer {
   Matrix conv;                               // float32 [d, 5], depthwise, centred
@@ -233,6 +239,18 @@ class Stream {
                       Matrix out) = 0;
   // z = silu(gate) ⊙ up, of gate_up [n, 2 f]: gate in the first f columns. z [n, f].
   virtual void SwiGlu(Matrix gate_up, Matrix z) = 0;
+
+  // --- Several of these at once, which a device may fuse. Rounded as they are one after another,
+  // or less often. Inputs stay as they are; `h` [n, d] and `gate_up` [n, 2 f] are scratch memory of
+  // the activation dtype, unspecified afterwards. No two of the matrices overlap. --- out =
+  // RmsNorm(x) Wᵀ + bias; x [n, d], out [n, out_features] in the activation dtype, bias float32
+  // [out_features] or null.
+  virtual void NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight,
+                          const void* bias, Matrix h, Matrix out) = 0;
+  // z = silu(y W_gateᵀ) ⊙ (y W_upᵀ) with y = RmsNorm(x), or x itself without a norm. `weight`
+  // [2 f, d]: W_gate above W_up; x [n, d], z [n, f]. `h` is not used without a norm.
+  virtual void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
+                            Matrix gate_up, Matrix z) = 0;
 
   // --- Fast weights. ---
   // y[r] += z[r] (W_down + ΔW)ᵀ for the rows of wave `wave`, ΔW being that of the `layer`-th TTT

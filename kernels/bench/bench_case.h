@@ -50,6 +50,7 @@ inline constexpr int64_t kReferenceSequences = 8;
 
 std::vector<BenchCase> LinearCases(const BenchShape& shape, const BenchDevice& device);
 std::vector<BenchCase> RowCases(const BenchShape& shape, const BenchDevice& device);
+std::vector<BenchCase> FusedCases(const BenchShape& shape, const BenchDevice& device);
 std::vector<BenchCase> SampleCases(const BenchShape& shape);
 std::vector<BenchCase> AttentionCases(const BenchShape& shape, BenchDevice& device);
 std::vector<BenchCase> FastWeightCases(const BenchShape& shape, BenchDevice& device);

@@ -64,6 +64,7 @@ std::vector<BenchCase> AllCases(const BenchShape& shape, BenchDevice& device) {
     std::move(more.begin(), more.end(), std::back_inserter(cases));
   };
   add(LinearCases(shape, device));
+  add(FusedCases(shape, device));
   add(FastWeightCases(shape, device));
   add(AttentionCases(shape, device));
   add(SampleCases(shape));

@@ -145,6 +145,22 @@ void CpuStream::SwiGlu(Matrix gate_up, Matrix z) {
   });
 }
 
+void CpuStream::NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight,
+                           const void* bias, Matrix h, Matrix out) {
+  RmsNorm(x, norm.weight, norm.epsilon, h);
+  Linear(h, weight, bias, /*accumulate=*/false, out);
+}
+
+void CpuStream::LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
+                             Matrix gate_up, Matrix z) {
+  if (norm.weight != nullptr) {
+    RmsNorm(x, norm.weight, norm.epsilon, h);
+    x = h;
+  }
+  Linear(x, weight, /*bias=*/nullptr, /*accumulate=*/false, gate_up);
+  SwiGlu(gate_up, z);
+}
+
 absl::Span<const ChunkSegment> CpuStream::Wave(int64_t wave) const {
   return batch_.waves[static_cast<size_t>(wave)];
 }

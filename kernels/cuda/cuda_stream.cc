@@ -300,6 +300,38 @@ void CudaStream::SwiGlu(Matrix gate_up, Matrix z) {
   if (Ready()) cuda::SwiGlu(gate_up, z, context_);
 }
 
+void CudaStream::NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight,
+                            const void* bias, Matrix h, Matrix out) {
+  if (x.rows == 0 || !Ready()) return;
+  MNEME_CHECK(x.dtype == options_.dtype && x.cols == weight.in_features() &&
+              out.cols == weight.out_features() && out.dtype == x.dtype);
+  if (CanNormSkinny(x, norm, out)) {
+    return SkinnyNormLinear(x, norm, Packed(weight).data(), bias, out, skinny_workspace_.get(),
+                            context_);
+  }
+  cuda::RmsNorm(x, norm.weight, norm.epsilon, h, context_);
+  Multiply(h, Packed(weight).data(), bias, /*accumulate=*/false, out);
+}
+
+void CudaStream::LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
+                              Matrix gate_up, Matrix z) {
+  if (x.rows == 0 || !Ready()) return;
+  MNEME_CHECK(x.dtype == options_.dtype && x.cols == weight.in_features() &&
+              gate_up.cols == weight.out_features() && gate_up.cols == 2 * z.cols);
+  RowNorm in_product = norm;
+  if (norm.weight != nullptr && !CanNormSkinny(x, norm, gate_up)) {
+    cuda::RmsNorm(x, norm.weight, norm.epsilon, h, context_);
+    x = h;
+    in_product = {};
+  }
+  const void* const data = Packed(weight).data();
+  if (IsSkinny(x, gate_up)) {
+    return SkinnyLinearSwiGlu(x, in_product, data, z, skinny_workspace_.get(), context_);
+  }
+  Multiply(x, data, /*bias=*/nullptr, /*accumulate=*/false, gate_up);
+  cuda::SwiGlu(gate_up, z, context_);
+}
+
 // --- Ends. ---
 
 void CudaStream::TargetLogProbs(Matrix logits, absl::Span<const int32_t> targets, void* out) {

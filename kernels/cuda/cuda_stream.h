@@ -71,6 +71,10 @@ class CudaStream : public Stream {
   void Linear(Matrix x, const PackedMatrix& weight, const void* bias, bool accumulate,
               Matrix out) override;
   void SwiGlu(Matrix gate_up, Matrix z) override;
+  void NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight, const void* bias,
+                  Matrix h, Matrix out) override;
+  void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
+                    Matrix gate_up, Matrix z) override;
 
   void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override;

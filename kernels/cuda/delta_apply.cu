@@ -38,6 +38,8 @@ struct GroupRange {
 
 template <typename T>
 struct DeltaOut {
+  static constexpr bool kGated = false;
+
   GroupRange range;
   __nv_bfloat16* y;
   int64_t stride;

@@ -52,6 +52,16 @@ int64_t SkinnyWorkspaceBytes();
 // Whether SkinnyLinear takes these arguments, W being aligned to 16 bytes.
 bool IsSkinny(const Matrix& x, const Matrix& out);
 
+// The same of RMSNorm(x), whose weight too is read before the kernel in front has ended; out bf16.
+void SkinnyNormLinear(Matrix x, const RowNorm& norm, const void* weight, const void* bias,
+                      Matrix out, void* workspace, const LaunchContext& context);
+// Whether the norm can be part of the product: a row of x must fit a block's shared memory whole.
+bool CanNormSkinny(const Matrix& x, const RowNorm& norm, const Matrix& out);
+// z [rows, f] = silu(gate) ⊙ up, gate and up being the columns of x Wᵀ [rows, 2 f], or of
+// RMSNorm(x) Wᵀ where there is a norm. z bf16; IsSkinny (CanNormSkinny) of an `out` [rows, 2 f].
+void SkinnyLinearSwiGlu(Matrix x, const RowNorm& norm, const void* weight, Matrix z,
+                        void* workspace, const LaunchContext& context);
+
 }  // namespace mneme::cuda
 
 #endif  // MNEME_KERNELS_CUDA_LINEAR_H_

@@ -1,3 +1,4 @@
+#include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/row_view.cuh"
 #include "kernels/cuda/rows.h"
 
@@ -6,10 +7,6 @@ namespace {
 
 constexpr int64_t kMaxThreads = 1024;
 constexpr int kPlainThreads = 256;
-
-__device__ __forceinline__ float InverseRms(float sum_squares, int64_t cols, float epsilon) {
-  return 1.0f / sqrtf(sum_squares / static_cast<float>(cols) + epsilon);
-}
 
 // A row a block, kVectors vectors of 16 bytes a thread, which stay in registers between the sum and
 // the scaling: each element is read once and written once. Bound by device memory; with few rows by

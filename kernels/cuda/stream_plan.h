@@ -28,7 +28,8 @@ inline constexpr int kProducers = 2, kStorers = 2;
 inline constexpr int kMaxTileRows = 16;
 inline constexpr int kMinTileRows = 8;
 // Of x, all its rows in one slice of k. Eight rows of 2560 fit.
-inline constexpr int kMaxXBytes = 8 * (2560 * 2 + 64);
+inline constexpr int kMaxXRows = 8;
+inline constexpr int kMaxXBytes = kMaxXRows * (2560 * 2 + 64);
 inline constexpr int kSliceAlign = 64;
 // Groups of one launch.
 inline constexpr int kMaxStreamGroups = 64;
@@ -80,16 +81,17 @@ __host__ __device__ constexpr int BusiestRows(int parts, int n, int blocks, int 
 }
 
 // Of the tile heights that share the work evenly, to 1.5 %, the largest that fills the ring enough
-// (60 KB under way hide the memory's latency), else the one that fills it best.
-__host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int ring_bytes) {
+// (60 KB under way hide the memory's latency), else the one that fills it best. Multiples of `step`,
+// 1 or 2.
+__host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int ring_bytes, int step) {
   constexpr int kEnoughStageRows = 60;
   int64_t least = INT64_MAX;
-  for (int rows = kMaxTileRows; rows >= kMinTileRows; --rows) {
+  for (int rows = kMaxTileRows; rows >= kMinTileRows; rows -= step) {
     const int64_t busiest = BusiestRows(parts, n, blocks, rows);
     if (busiest < least) least = busiest;
   }
   int best = 0, best_fill = 0;
-  for (int rows = kMaxTileRows; rows >= kMinTileRows; --rows) {
+  for (int rows = kMaxTileRows; rows >= kMinTileRows; rows -= step) {
     const int stage_rows = RingStages(rows, ring_bytes) * rows;
     const int fill = stage_rows < kEnoughStageRows ? stage_rows : kEnoughStageRows;
     if (int64_t{64} * BusiestRows(parts, n, blocks, rows) > 65 * least || fill <= best_fill) {
@@ -101,10 +103,11 @@ __host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int rin
   return best;
 }
 
-// `rows`: the most that a group has. `head_bytes`: shared memory taken before x.
+// `rows`: the most that a group has. `head_bytes`: shared memory taken before x. `gated`: tiles have
+// equally many rows of both halves of n.
 __host__ __device__ inline StreamPlan MakeStreamPlan(int groups, int n, int k, int rows,
                                                      int row_pad_bytes, int head_bytes,
-                                                     int blocks) {
+                                                     int blocks, bool gated = false) {
   StreamPlan plan;
   plan.groups = groups;
   plan.slice_k = SliceColumns(k, rows);
@@ -115,7 +118,7 @@ __host__ __device__ inline StreamPlan MakeStreamPlan(int groups, int n, int k, i
   if (int64_t{groups} * n * k / blocks > kLongRun && ring_bytes > kLongRunRingBytes) {
     ring_bytes = kLongRunRingBytes;
   }
-  plan.tile_rows = TileRowsFor(groups * plan.slices, n, blocks, ring_bytes);
+  plan.tile_rows = TileRowsFor(groups * plan.slices, n, blocks, ring_bytes, gated ? 2 : 1);
   plan.tiles = CeilDivide(n, plan.tile_rows);
   plan.stage_bytes = plan.tile_rows * kStageRowBytes;
   plan.stages = RingStages(plan.tile_rows, ring_bytes);

@@ -1,3 +1,4 @@
+#include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/row_view.cuh"
 #include "kernels/cuda/rows.h"
 
@@ -5,11 +6,6 @@ namespace mneme::cuda {
 namespace {
 
 constexpr int64_t kMaxThreads = 256;
-
-__device__ __forceinline__ float SwiGluOf(float gate, float up) {
-  // e⁸⁸ is the largest power in float32; beyond it silu is 0 to within 1e-35.
-  return __fdividef(gate, 1.0f + expf(fminf(-gate, 88.0f))) * up;
-}
 
 // kCount elements of a row a thread, as one access where that is 16 bytes. Bound by device memory:
 // two reads and one write an element.

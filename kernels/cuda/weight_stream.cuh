@@ -9,12 +9,11 @@
 //          some rows of a tile: one warp alone cannot issue copies of this size as fast as the
 //          memory delivers. They do not wait for the kernel in front, so the ring is full when that
 //          one ends;
-//   the consumers multiply, each the columns of x that it has brought to shared memory for itself,
-//          for each segment, a run of the block's units of one group and slice;
-//   the storers take turns in adding up the consumers' sums of a tile and storing them. If k is
-//   cut,
-//          a block leaves its part in global memory and the one that arrives last at a tile adds
-//          them in order of slices, so that results do not depend on who was last.
+//   the consumers multiply, each the columns of x that it has brought to shared memory for itself
+//          (stream_rows.cuh), for each segment, a run of the block's units of one group and slice;
+//   the storers take turns in adding up the consumers' sums of a tile and storing them. Where k is
+//          cut, a block leaves its part in global memory and the one that arrives last at a tile
+//          adds them in order of slices, so that results do not depend on who was last.
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -26,7 +25,9 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/row_math.cuh"
 #include "kernels/cuda/stream_plan.h"
+#include "kernels/cuda/stream_rows.cuh"
 #include "kernels/cuda/weight_fragments.cuh"
 
 namespace mneme::cuda {
@@ -55,6 +56,7 @@ struct StreamShared {
   uint64_t full[kMaxStages], empty[kMaxStages];
   uint64_t sums_full[kStorers], sums_empty[kStorers];
   float4 sums[kStorers][kConsumers][32];  // one buffer for each storer
+  float squares[kConsumers][kMaxXRows];   // of x, added up, for a norm
   StreamPlan plan;
   StreamGroup groups[kMaxGroups];
 };
@@ -74,15 +76,18 @@ constexpr int StreamHeadBytes() {
 }
 
 // One block's part of a launch. `Store`: void(group, weight row, row of x within the group, sum).
-template <typename T, int kMaxGroups, typename Store>
+// If it is kGated, the weights are gates above equally many ups, a tile has the same rows of both,
+// so that a thread has both sums, and Store is void(group, row of the gates, row of x, gate, up).
+template <typename T, int kMaxGroups, typename Store, typename Norm = NoNorm>
 class WeightStream {
  public:
   // `shared`: with plan and groups filled in.
   __device__ WeightStream(StreamShared<T, kMaxGroups>* shared, const StreamArgs& args,
-                          const Store& store)
+                          const Store& store, const Norm& norm = {})
       : shared_(shared),
         args_(args),
         store_(store),
+        norm_(norm),
         plan_(shared->plan),
         lane_(static_cast<int>(threadIdx.x % 32)),
         x_(reinterpret_cast<char*>(shared) + StreamHeadBytes<T, kMaxGroups>()),
@@ -99,14 +104,14 @@ class WeightStream {
       WaitForPrior();
       StoreSums(warp - kProducers);
     } else {
-      WaitForPrior();
       Consume(warp - kProducers - kStorers);
     }
   }
 
  private:
-  static constexpr int kConsumers = WeightMath<T>::kConsumerWarps;
-  static constexpr int kStepBytes = 64, kStepColumns = kStepBytes / static_cast<int>(sizeof(T));
+  using Rows = ConsumerRows<T>;
+  static constexpr int kConsumers = Rows::kConsumers, kStepBytes = Rows::kStepBytes;
+  static_assert(!Norm::kNormed || kMaxGroups == 1);
 
   // One group and slice; the block's tiles of it.
   struct Segment {
@@ -155,9 +160,18 @@ class WeightStream {
     return min(plan_.tile_rows, args_.n - tile * plan_.tile_rows);
   }
 
-  // The beginning of a tile's row within a chunk, in global memory.
-  __device__ const char* Source(const Segment& s, int tile, int tile_row, int chunk) const {
-    const int64_t row = int64_t{tile} * plan_.tile_rows + tile_row;
+  // The first row of a tile that multiplies as one of the upper eight.
+  __device__ static int UpperRow(int rows) { return Store::kGated ? rows / 2 : 8; }
+  // The first of a tile's rows, or of its gates.
+  __device__ int FirstRow(int tile) const {
+    return tile * (Store::kGated ? plan_.tile_rows / 2 : plan_.tile_rows);
+  }
+
+  // The beginning of a tile's row within a chunk, in global memory; the tile has `rows`.
+  __device__ const char* Source(const Segment& s, int tile, int rows, int tile_row,
+                                int chunk) const {
+    int64_t row = FirstRow(tile) + tile_row;
+    if (Store::kGated && tile_row >= UpperRow(rows)) row += args_.n / 2 - UpperRow(rows);
     return shared_->groups[s.group].weights +
            (row * args_.k + s.first_k) * static_cast<int64_t>(sizeof(T)) + chunk * kChunkBytes;
   }
@@ -178,7 +192,7 @@ class WeightStream {
           }
           if (row < rows) {
             CopyOnce(ring_ + cursor.stage * plan_.stage_bytes + row * kStageRowBytes,
-                     Source(s, tile, row, chunk), bytes, full);
+                     Source(s, tile, rows, row, chunk), bytes, full);
           }
           __syncwarp();
           cursor.Advance(plan_.stages);
@@ -187,41 +201,39 @@ class WeightStream {
     });
   }
 
-  // The consumer's columns of x: of each weight row the consumers take steps of 64 bytes in turn.
-  // Zeros in its last step beyond the slice's end.
-  __device__ void LoadRows(const Segment& s, int consumer) {
-    constexpr int kVectors = kStepColumns / 8;
-    const StreamGroup& group = shared_->groups[s.group];
-    const int steps = CeilDivide(CeilDivide(s.k_count, kStepColumns) - consumer, kConsumers);
-    __syncwarp();
-    for (int row = 0; row < group.row_count; ++row) {
-      const __nv_bfloat16* x = args_.x + (group.first_row + row) * args_.x_stride + s.first_k;
-      const uint32_t to = SharedAddress(x_ + row * plan_.x_row_bytes);
-      for (int i = lane_; i < steps * kVectors; i += 32) {
-        const int step = consumer + i / kVectors * kConsumers;
-        const int column = step * kStepColumns + i % kVectors * 8;
-        const bool in = column < s.k_count;
-        CopyAsync16(to + static_cast<uint32_t>(column) * 2, x + (in ? column : 0), in);
-      }
-    }
-    CommitCopies();
-    WaitForCopies<0>();
-    __syncwarp();
+  // The rows of the one segment that a block then has at most. The norm's weights are no kernel's
+  // work: they come while the kernel in front ends.
+  __device__ void LoadNormed(const Rows& own, float* squares) const {
+    const auto weights = own.LoadNormWeights(norm_.weight, args_.k);
+    WaitForPrior();
+    const int row_count = shared_->groups[0].row_count;
+    own.Load(args_.x, args_.x_stride, row_count, args_.k);
+    own.Scale(weights, row_count, args_.k, squares);
   }
 
   __device__ void Consume(int consumer) {
+    const Rows own(x_, plan_.x_row_bytes, consumer, lane_);
+    if constexpr (Norm::kNormed) {
+      LoadNormed(own, shared_->squares[consumer]);
+    } else {
+      WaitForPrior();
+    }
     RingCursor stages, buffers;
     ForEachSegment([&](const Segment& s) {
-      LoadRows(s, consumer);
-      const int x_row = min(lane_ / 4, shared_->groups[s.group].row_count - 1);
+      const StreamGroup& group = shared_->groups[s.group];
+      if constexpr (!Norm::kNormed) {
+        own.Load(args_.x + group.first_row * args_.x_stride + s.first_k, args_.x_stride,
+                 group.row_count, s.k_count);
+      }
+      const int x_row = min(lane_ / 4, group.row_count - 1);
       for (int tile = s.first_tile; tile < s.first_tile + s.tile_count; ++tile) {
-        const int last_row = TileRows(tile) - 1;
+        const int rows = TileRows(tile), upper = UpperRow(rows);
         Sums sums[2];
         for (int chunk = 0; chunk < s.chunks(); ++chunk) {
           WaitParity(&shared_->full[stages.stage], stages.parity);
           const char* stage = ring_ + stages.stage * plan_.stage_bytes;
-          const char* low = stage + min(lane_ / 4, last_row) * kStageRowBytes;
-          const char* high = stage + min(lane_ / 4 + 8, last_row) * kStageRowBytes;
+          const char* low = stage + min(lane_ / 4, min(upper, rows) - 1) * kStageRowBytes;
+          const char* high = stage + min(lane_ / 4 + upper, rows - 1) * kStageRowBytes;
           const auto* x = reinterpret_cast<const __nv_bfloat16*>(x_ + x_row * plan_.x_row_bytes) +
                           chunk * (kChunkBytes / static_cast<int>(sizeof(T)));
           if (s.chunk_bytes(chunk) == kChunkBytes) {
@@ -312,19 +324,37 @@ class WeightStream {
 
   __device__ void StoreTile(int group_index, int tile, const float4& sum) const {
     const StreamGroup& group = shared_->groups[group_index];
-    const float values[4] = {sum.x, sum.y, sum.z, sum.w};
-    const int rows = TileRows(tile);
+    const float lower[2] = {sum.x, sum.y}, upper[2] = {sum.z, sum.w};
+    const int rows = TileRows(tile), row = lane_ / 4, out_row = FirstRow(tile) + row;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = lane_ / 4 + i / 2 * 8, x_row = lane_ % 4 * 2 + i % 2;
-      if (row >= rows || x_row >= group.row_count) continue;
-      store_(group, tile * plan_.tile_rows + row, x_row, values[i]);
+    for (int i = 0; i < 2; ++i) {
+      const int x_row = lane_ % 4 * 2 + i;
+      if (x_row >= group.row_count) continue;
+      const float factor = RowFactor(x_row);
+      if constexpr (Store::kGated) {
+        if (row < rows / 2) store_(group, out_row, x_row, lower[i] * factor, upper[i] * factor);
+      } else {
+        if (row < rows) store_(group, out_row, x_row, lower[i] * factor);
+        if (row + 8 < rows) store_(group, out_row + 8, x_row, upper[i] * factor);
+      }
+    }
+  }
+
+  // What is left of the norm of a row.
+  __device__ float RowFactor(int x_row) const {
+    if constexpr (Norm::kNormed) {
+      float sum = 0;
+      for (int i = 0; i < kConsumers; ++i) sum += shared_->squares[i][x_row];
+      return InverseRms(sum, args_.k, norm_.epsilon);
+    } else {
+      return 1;
     }
   }
 
   StreamShared<T, kMaxGroups>* shared_;
   const StreamArgs& args_;
   const Store& store_;
+  const Norm norm_;
   const StreamPlan plan_;
   const int lane_;
   char* const x_;

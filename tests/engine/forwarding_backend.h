@@ -51,6 +51,14 @@ class ForwardingStream : public Stream {
     inner_->Linear(x, weight, bias, accumulate, out);
   }
   void SwiGlu(Matrix gate_up, Matrix z) override { inner_->SwiGlu(gate_up, z); }
+  void NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight, const void* bias,
+                  Matrix h, Matrix out) override {
+    inner_->NormLinear(x, norm, weight, bias, h, out);
+  }
+  void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
+                    Matrix gate_up, Matrix z) override {
+    inner_->LinearSwiGlu(x, norm, weight, h, gate_up, z);
+  }
   void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override {
     inner_->DownProject(wave, layer, z, w_down, y);
