@@ -43,22 +43,25 @@ StreamSet::StreamSet(const ModelConfig& config, std::unique_ptr<CachePools> pool
 void StreamSet::Restart() {
   for (Session& session : sessions_) session = Session();  // before the next ones take blocks
   for (Session& session : sessions_) {
-    session.cache = std::make_unique<SessionCache>(*pools_);
-    MNEME_CHECK(session.cache->Reserve(
-        session.cache->PeakBlocks(0, max_tokens_, max_tokens_, step_tokens_)));
+    session.state = std::make_unique<SessionState>(*pools_);
+    SessionCache& cache = session.state->cache();
+    MNEME_CHECK(cache.Reserve(
+        cache.PeakBlocks(0, max_tokens_, max_tokens_, step_tokens_, /*max_lag_chunks=*/0)));
   }
 }
 
 absl::StatusOr<StreamSet::Step> StreamSet::Read(int64_t stream, absl::Span<const int32_t> tokens,
                                                 std::vector<float>* logprobs) {
+  Session& session = sessions_[static_cast<size_t>(stream)];
   Step all;
   for (size_t done = 0; done < tokens.size(); done += static_cast<size_t>(step_tokens_)) {
     MNEME_ASSIGN_OR_RETURN(
         const Step step,
-        ReadStep(sessions_[static_cast<size_t>(stream)],
-                 tokens.subspan(done, static_cast<size_t>(step_tokens_)), logprobs));
+        ReadStep(session, tokens.subspan(done, static_cast<size_t>(step_tokens_)), logprobs));
     all += step;
   }
+  MNEME_ASSIGN_OR_RETURN(const Step learning, LearnWaiting(session));
+  all += learning;
   return all;
 }
 
@@ -66,60 +69,51 @@ absl::StatusOr<StreamSet::Step> StreamSet::ReadStep(Session& session,
                                                     absl::Span<const int32_t> tokens,
                                                     std::vector<float>* logprobs) {
   SequenceStep step = MakeStep(session, {tokens.begin(), tokens.end()});
-  if (logprobs != nullptr) step.logprobs_from = session.position;
+  if (logprobs != nullptr) step.logprobs_from = session.state->computed();
   MNEME_ASSIGN_OR_RETURN(const Step done, Run({&step, 1}));
   if (logprobs != nullptr) {
     logprobs->insert(logprobs->end(), step.logprobs.begin(), step.logprobs.end());
   }
-  Finish(session, step);
+  session.state->Commit(step);
   return done;
+}
+
+absl::StatusOr<StreamSet::Step> StreamSet::LearnWaiting(Session& session) {
+  if (session.state->waiting_updates() == 0) return Step();
+  SequenceStep step;
+  session.state->Prepare(step, session.state->waiting_updates());
+  return Run({&step, 1});
 }
 
 absl::StatusOr<StreamSet::Step> StreamSet::Decode(int32_t first) {
   std::vector<SequenceStep> steps;
   for (Session& session : sessions_) {
     SequenceStep step = MakeStep(session, {session.drawn.value_or(first)});
-    step.sample =
-        SampleRow{.params = &greedy_, .position = static_cast<uint64_t>(session.position) + 1};
+    step.sample = SampleRow{.params = &greedy_,
+                            .position = static_cast<uint64_t>(session.state->computed()) + 1};
     steps.push_back(std::move(step));
   }
   MNEME_ASSIGN_OR_RETURN(const Step done, Run(absl::MakeSpan(steps)));
   for (size_t i = 0; i < steps.size(); ++i) {
     if (steps[i].sampled.finite == 0) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the logits of session ", i, " at position ", sessions_[i].position, " are not finite"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("the logits of session ", i, " at position ", sessions_[i].state->computed(),
+                       " are not finite"));
     }
     sessions_[i].drawn = steps[i].sampled.id;
-    Finish(sessions_[i], steps[i]);
+    sessions_[i].state->Commit(steps[i]);
   }
   return done;
 }
 
 SequenceStep StreamSet::MakeStep(Session& session, std::vector<int32_t> tokens) {
   SequenceStep step;
-  step.cache = session.cache.get();
   step.controls = &controls_;
-  step.first_position = session.position;
-  step.last_hidden = session.hidden;
+  step.first_position = session.state->computed();
+  step.last_hidden = session.state->last_hidden();
   step.tokens = std::move(tokens);
-  PrepareCache(*session.cache, step);
+  session.state->Prepare(step);
   return step;
-}
-
-void StreamSet::PrepareCache(SessionCache& cache, const SequenceStep& step) {
-  cache.ExtendPages(step.end_position());
-  if (!config_.ttt) return;
-  const int64_t chunk = config_.ttt->chunk;
-  if (step.end_position() % chunk != 0 && !cache.has_chunk_rows()) cache.TakeChunkRows();
-  if (step.end_position() / chunk > 0 && !cache.has_deltas()) cache.TakeDeltas();
-}
-
-void StreamSet::Finish(Session& session, SequenceStep& step) {
-  session.cache->RecyclePages(step.end_position());
-  const bool chunk_ended = config_.ttt && step.end_position() % config_.ttt->chunk == 0;
-  if (chunk_ended && session.cache->has_chunk_rows()) session.cache->GiveChunkRows();
-  session.position = step.end_position();
-  session.hidden = std::move(step.hidden);
 }
 
 absl::StatusOr<StreamSet::Step> StreamSet::Run(absl::Span<SequenceStep> steps) {

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "bench/stopwatch.h"
 #include "engine/model.h"
+#include "engine/session_state.h"
 #include "kernels/sampling.h"
 
 namespace mneme {
@@ -41,7 +42,8 @@ class StreamSet {
 
   // Forgets everything: every session is at position 0.
   void Restart();
-  // Session `stream` reads `tokens`, at least one, in steps of up to `step_tokens`. `logprobs`:
+  // Session `stream` reads `tokens`, at least one, in steps of up to `step_tokens`, and learns the
+  // chunks that they close. `logprobs`:
   // null, or where the log-probability of each is added, NaN for a session's first.
   absl::StatusOr<Step> Read(int64_t stream, absl::Span<const int32_t> tokens,
                             std::vector<float>* logprobs = nullptr);
@@ -49,13 +51,13 @@ class StreamSet {
   // FAILED_PRECONDITION if a session's logits are not finite.
   absl::StatusOr<Step> Decode(int32_t first);
 
-  int64_t position(int64_t stream) const { return sessions_[static_cast<size_t>(stream)].position; }
+  int64_t position(int64_t stream) const {
+    return sessions_[static_cast<size_t>(stream)].state->computed();
+  }
 
  private:
   struct Session {
-    std::unique_ptr<SessionCache> cache;
-    int64_t position = 0;
-    HiddenRow hidden;              // of the last computed token
+    std::unique_ptr<SessionState> state;
     std::optional<int32_t> drawn;  // the next token to compute
   };
 
@@ -63,8 +65,8 @@ class StreamSet {
             std::unique_ptr<Model> model, int64_t streams, int64_t step_tokens, int64_t max_tokens);
   // The step of `tokens`, with room for it in the session's cache.
   SequenceStep MakeStep(Session& session, std::vector<int32_t> tokens);
-  void PrepareCache(SessionCache& cache, const SequenceStep& step);
-  void Finish(Session& session, SequenceStep& step);
+  // Learns what the session's last step closed.
+  absl::StatusOr<Step> LearnWaiting(Session& session);
   absl::StatusOr<Step> ReadStep(Session& session, absl::Span<const int32_t> tokens,
                                 std::vector<float>* logprobs);
   absl::StatusOr<Step> Run(absl::Span<SequenceStep> steps);

@@ -88,7 +88,8 @@ absl::Status AppendJob::Finish() {
 
 BlockCounts AppendJob::PeakBlocks(int64_t rows) const {
   const int64_t end = session_.computed() + rows;
-  return session_.cache().PeakBlocks(session_.computed(), end, end, rows);
+  return session_.cache().PeakBlocks(session_.computed(), end, end, rows,
+                                     session_.controls().latest().max_lag_chunks);
 }
 
 SequenceStep AppendJob::FillStep(int64_t rows) {
@@ -111,7 +112,7 @@ absl::Status AppendJob::TakeResults(SequenceStep& step) {
   NoteTurn();
   verified_ = record_->end_position;
   pending_.erase(pending_.begin(), pending_.begin() + count);
-  CommitRows(step);
+  session_.state().Commit(step);
   session_.cache().ReleaseUnused();  // a piece's lease ends at its boundary
   record_->append_logprobs.insert(record_->append_logprobs.end(), step.logprobs.begin(),
                                   step.logprobs.end());

@@ -80,6 +80,7 @@ void EngineLoop::EndSession(Session* session, const absl::Status& status) {
   queues_.EndWhere([&](const Job& job) {
     return &job.session() == session ? std::optional<absl::Status>(status) : std::nullopt;
   });
+  updates_.Forget(*session);
   const SessionKey key = session->key();
   sessions_.Erase(key);
 }
@@ -160,7 +161,11 @@ bool EngineLoop::RunOnce() {
   const int64_t before = queues_.size();
   const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
-  if (ready.empty()) {
+  const bool idle = ready.empty();
+  const bool learns = idle && !updates_.empty();
+  if (learns) {
+    RunIdleUpdates();
+  } else if (idle) {
     RelieveMemory();
   } else {
     RunStep(ready);
@@ -168,7 +173,7 @@ bool EngineLoop::RunOnce() {
   queues_.EndWhere([](const Job& job) {
     return job.done() ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
   });
-  return expired || !ready.empty() || queues_.size() != before;
+  return expired || learns || !idle || queues_.size() != before;
 }
 
 bool EngineLoop::Sweep() {
@@ -245,16 +250,38 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
   for (const PlannedRows& planned : plan) {
     steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
   }
-  const absl::Time begin = context_.clock.Now();
-  const absl::StatusOr<ModelStepStats> stats = model_->Run(*pools_, absl::MakeSpan(steps));
-  if (!stats.ok()) return Fail(stats.status());
-  context_.stats.OnStep(stats->rows, context_.clock.Now() - begin);
-  if (stats->chunks_closed > 0) context_.stats.OnChunksClosed(stats->chunks_closed);
+  if (!RunModel(absl::MakeSpan(steps))) return;
   for (size_t i = 0; i < plan.size(); ++i) {
     Job* job = ready[plan[i].candidate].job;
     const absl::Status status = job->Commit(steps[i]);
+    // A throw-away session ends with its request.
+    if (!job->session().key().id.empty()) updates_.Note(job->session());
     if (!status.ok()) queues_.End(job, status);
   }
+}
+
+void EngineLoop::RunIdleUpdates() {
+  // As many chunks as a step has rows for, so that a request that comes meanwhile waits no longer
+  // than for others' rows.
+  const int64_t chunks = std::max<int64_t>(context_.options.max_step_tokens / pools_->chunk(), 1);
+  std::vector<SequenceStep> steps;
+  for (Session* session : updates_.First(chunks)) {
+    session->state().Prepare(steps.emplace_back(), /*updates=*/1);
+    updates_.Note(*session);
+  }
+  RunModel(absl::MakeSpan(steps));
+}
+
+bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {
+  const absl::Time begin = context_.clock.Now();
+  const absl::StatusOr<ModelStepStats> stats = model_->Run(*pools_, steps);
+  if (!stats.ok()) {
+    Fail(stats.status());
+    return false;
+  }
+  context_.stats.OnStep(stats->rows, context_.clock.Now() - begin);
+  if (stats->chunks_closed > 0) context_.stats.OnChunksClosed(stats->chunks_closed);
+  return true;
 }
 
 void EngineLoop::Fail(const absl::Status& status) {

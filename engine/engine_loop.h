@@ -14,6 +14,7 @@
 #include "engine/job_queues.h"
 #include "engine/model.h"
 #include "engine/session_table.h"
+#include "engine/update_queue.h"
 
 namespace mneme {
 
@@ -76,6 +77,10 @@ class EngineLoop {
   // If all that could run waits for memory that nobody will give back, ends the first of them.
   void RelieveMemory();
   void RunStep(const std::vector<Ready>& ready);
+  // Learns chunks that no request waits for.
+  void RunIdleUpdates();
+  // Runs a step and reports it; false if the backend failed.
+  bool RunModel(absl::Span<SequenceStep> steps);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
@@ -84,6 +89,7 @@ class EngineLoop {
   JobContext context_;
   SessionTable sessions_;
   JobQueues queues_;
+  UpdateQueue updates_;  // of sessions in sessions_
   uint64_t arrivals_ = 0;
   uint64_t steps_ = 0;
   absl::Time next_expiry_ = absl::InfiniteFuture();  // no session expires before

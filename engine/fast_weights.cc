@@ -9,11 +9,21 @@ FastWeightStep::FastWeightStep(const ModelConfig& config, const CachePools& pool
     : ttt_(*config.ttt), pools_(pools) {
   int64_t first_row = 0;
   for (SequenceStep& sequence : sequences) {
+    AddWaiting(sequence);
     AddSegments(sequence, first_row);
     first_row += sequence.row_count();
     chunks_closed_ += sequence.chunks_closed;
   }
   for (const Wave& wave : waves_) declared_.emplace_back(wave.segments);
+}
+
+void FastWeightStep::AddWaiting(const SequenceStep& sequence) {
+  if (sequence.updates.size() > waiting_.size()) waiting_.resize(sequence.updates.size());
+  for (size_t i = 0; i < sequence.updates.size(); ++i) {
+    LearntChunk chunk = Learn(sequence, sequence.updates[i].controls);
+    chunk.rows = sequence.updates[i].rows;
+    waiting_[i].push_back(chunk);
+  }
 }
 
 void FastWeightStep::AddSegments(SequenceStep& sequence, int64_t first_row) {
@@ -25,76 +35,77 @@ void FastWeightStep::AddSegments(SequenceStep& sequence, int64_t first_row) {
     // Provisional rows all see the ΔW of now: they are one segment, whatever its length.
     const int64_t rows = sequence.provisional ? rest : std::min(ttt_.chunk - offset, rest);
     const bool closes = !sequence.provisional && offset + rows == ttt_.chunk;
-    // A chunk that lies whole in this step is updated from where its rows are.
-    const bool in_step = closes && offset == 0;
-    const bool kept = !sequence.provisional && !in_step;
+    const bool last = rows == rest;
     if (wave == waves_.size()) waves_.emplace_back();
     ChunkSegment segment = {.first_row = first_row + done, .row_count = rows};
     if (cache.deltas_written()) segment.deltas = cache.deltas();
-    if (kept) segment.kept = cache.chunk_rows();
     segment.chunk_offset = offset;
-    waves_[wave].segments.push_back(segment);
     done += rows;
-    if (!closes) continue;
-    ++sequence.chunks_closed;
-    const LearningControls& controls = sequence.controls->At(sequence.first_position + done - 1);
-    if (controls.freeze) continue;
-    waves_[wave].learnt.push_back({.cache = &cache,
-                                   .controls = &controls,
-                                   .first_row = segment.first_row,
-                                   .in_step = in_step,
-                                   .delta_is_zero = !cache.deltas_written()});
-    cache.MarkDeltasWritten();
+    const LearningControls* const controls =
+        closes ? &sequence.controls->At(sequence.first_position + done - 1) : nullptr;
+    const bool learns = closes && !controls->freeze;
+    // A chunk that lies whole within this step, and rows behind it, is learnt from where it is.
+    const bool kept = !sequence.provisional && (!closes || offset > 0 || (last && learns));
+    if (kept) segment.kept = cache.open_rows();
+    waves_[wave].segments.push_back(segment);
+    if (closes) ++sequence.chunks_closed;
+    if (last || !learns) continue;
+    LearntChunk chunk = Learn(sequence, *controls);
+    chunk.rows = segment.kept;
+    chunk.first_row = segment.first_row;
+    waves_[wave].learnt.push_back(chunk);
   }
 }
 
-bool FastWeightStep::updates_can_wait() const {
-  return waves_.size() == 1 && std::none_of(waves_[0].learnt.begin(), waves_[0].learnt.end(),
-                                            [](const LearntChunk& chunk) { return chunk.in_step; });
+FastWeightStep::LearntChunk FastWeightStep::Learn(const SequenceStep& sequence,
+                                                  const LearningControls& controls) {
+  LearntChunk chunk = {.cache = sequence.cache, .controls = controls};
+  chunk.delta_is_zero = !sequence.cache->deltas_written();
+  sequence.cache->MarkDeltasWritten();
+  return chunk;
+}
+
+void FastWeightStep::ApplyWaiting(Stream& stream, const LayerWeights& weights, int64_t layer) {
+  for (const auto& chunks : waiting_) Update(stream, weights, layer, chunks, {}, {});
 }
 
 void FastWeightStep::RunLayer(Stream& stream, const LayerWeights& weights, int64_t layer,
                               Matrix target, Matrix z, Matrix x) {
-  for (size_t wave = 0; wave < waves_.size(); ++wave) {
-    Apply(stream, weights, layer, static_cast<int64_t>(wave), target, z, x);
-    Update(stream, weights, layer, static_cast<int64_t>(wave), target, z);
+  for (size_t i = 0; i < waves_.size(); ++i) {
+    const auto wave = static_cast<int64_t>(i);
+    stream.DownProject(wave, layer, z, *weights.down, x);
+    stream.KeepRows(wave, target, pools_.ChunkTargetOffset(layer));
+    stream.KeepRows(wave, z, pools_.ChunkZOffset(layer));
+    Update(stream, weights, layer, waves_[i].learnt, target, z);
   }
-}
-
-void FastWeightStep::Apply(Stream& stream, const LayerWeights& weights, int64_t layer, int64_t wave,
-                           Matrix target, Matrix z, Matrix x) {
-  stream.DownProject(wave, layer, z, *weights.down, x);
-  stream.KeepRows(wave, target, pools_.ChunkTargetOffset(layer));
-  stream.KeepRows(wave, z, pools_.ChunkZOffset(layer));
 }
 
 void FastWeightStep::Update(Stream& stream, const LayerWeights& weights, int64_t layer,
-                            int64_t wave, Matrix target, Matrix z) {
+                            const std::vector<LearntChunk>& chunks, Matrix target, Matrix z) {
+  if (chunks.empty()) return;
   std::vector<ChunkUpdate> updates;
-  for (const LearntChunk& chunk : waves_[static_cast<size_t>(wave)].learnt) {
-    updates.push_back(MakeUpdate(layer, chunk, target, z));
-  }
-  if (updates.empty()) return;
-  const FastWeightLayer ttt_layer = {
-      .conv = {weights.ttt_conv.data(), DType::kF32, target.cols, 5, 5},
-      .projection = weights.ttt_projection.get(),
-      .learning_rate = ttt_.learning_rate,
-      .down_norm = weights.down_norm};
+  for (const LearntChunk& chunk : chunks) updates.push_back(MakeUpdate(layer, chunk, target, z));
+  const int64_t d = weights.down->out_features();
+  const FastWeightLayer ttt_layer = {.conv = {weights.ttt_conv.data(), DType::kF32, d, 5, 5},
+                                     .projection = weights.ttt_projection.get(),
+                                     .learning_rate = ttt_.learning_rate,
+                                     .down_norm = weights.down_norm};
   results_.emplace_back(updates.size());
   stream.UpdateFastWeights(ttt_layer, updates, results_.back().data());
 }
 
 ChunkUpdate FastWeightStep::MakeUpdate(int64_t layer, const LearntChunk& chunk, Matrix target,
                                        Matrix z) const {
-  return {.target = chunk.in_step ? target.Rows(chunk.first_row, ttt_.chunk)
-                                  : chunk.cache->chunk_target(layer),
-          .z = chunk.in_step ? z.Rows(chunk.first_row, ttt_.chunk) : chunk.cache->chunk_z(layer),
+  const bool kept = chunk.rows != nullptr;
+  return {.target = kept ? pools_.ChunkTarget(chunk.rows, layer)
+                         : target.Rows(chunk.first_row, ttt_.chunk),
+          .z = kept ? pools_.ChunkZ(chunk.rows, layer) : z.Rows(chunk.first_row, ttt_.chunk),
           .delta = chunk.cache->mutable_delta(layer),
           .delta_is_zero = chunk.delta_is_zero,
-          .lr_scale = chunk.controls->lr_scale,
-          .clip_norm = chunk.controls->clip_norm,
-          .decay = chunk.controls->decay,
-          .max_relative_norm = chunk.controls->max_relative_norm};
+          .lr_scale = chunk.controls.lr_scale,
+          .clip_norm = chunk.controls.clip_norm,
+          .decay = chunk.controls.decay,
+          .max_relative_norm = chunk.controls.max_relative_norm};
 }
 
 UpdateCounts FastWeightStep::counts() const {

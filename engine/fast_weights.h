@@ -21,9 +21,11 @@ struct UpdateCounts {
   int64_t skipped = 0;
 };
 
-// Runs the TTT layers of one step. A session may cross several chunk boundaries in a step: its
-// rows are cut there, and the k-th parts of all sessions make wave k. Within a layer the waves run
-// in order, apply and update in turn, so every row sees the ΔW of its chunk. One thread.
+// Runs the TTT layers of one step. Updates that waited come first, in all layers, batched over
+// sessions: the k-th of all sessions together. Then come the rows. A session may cross several
+// chunk boundaries in a step: its rows are cut there, and the k-th parts of all sessions make wave
+// k. Within a layer the waves run in order, apply and update in turn, so every row sees the ΔW of
+// its chunk. A chunk that a session's rows end with is only kept, for a later step. One thread.
 class FastWeightStep {
  public:
   // Cuts `sequences` (rows consecutive in this order) into waves. config.ttt is present; all three
@@ -33,19 +35,12 @@ class FastWeightStep {
 
   // What the step declares of its fast weights; see RowBatch.
   absl::Span<const absl::Span<const ChunkSegment>> waves() const { return declared_; }
-  // There is one wave, and its updates are of rows that are kept, so that they can wait until all
-  // layers are computed.
-  bool updates_can_wait() const;
-
-  // x += z (W_down + ΔW)ᵀ, chunk by chunk, with the updates between; `layer` counts TTT layers.
-  // target [n, d], z [n, f], x [n, d].
+  // The updates that waited; before any rows. `layer` counts TTT layers.
+  void ApplyWaiting(Stream& stream, const LayerWeights& weights, int64_t layer);
+  // x += z (W_down + ΔW)ᵀ, chunk by chunk, with the updates between. target [n, d], z [n, f],
+  // x [n, d].
   void RunLayer(Stream& stream, const LayerWeights& weights, int64_t layer, Matrix target, Matrix z,
                 Matrix x);
-  // The two halves of RunLayer for one wave.
-  void Apply(Stream& stream, const LayerWeights& weights, int64_t layer, int64_t wave,
-             Matrix target, Matrix z, Matrix x);
-  void Update(Stream& stream, const LayerWeights& weights, int64_t layer, int64_t wave,
-              Matrix target, Matrix z);
 
   // Valid after the stream's Synchronize.
   UpdateCounts counts() const;
@@ -53,12 +48,12 @@ class FastWeightStep {
   int64_t chunks_closed() const { return chunks_closed_; }
 
  private:
-  // A chunk that this step closes and learns.
+  // A chunk that this step learns.
   struct LearntChunk {
     SessionCache* cache = nullptr;
-    const LearningControls* controls = nullptr;
-    int64_t first_row = 0;       // of the step, if `in_step`
-    bool in_step = false;        // all its rows are of this step and are not kept
+    LearningControls controls;
+    void* rows = nullptr;        // the block that holds them; null: they are the step's own
+    int64_t first_row = 0;       // of the step, if they are
     bool delta_is_zero = false;  // before the update
   };
   struct Wave {
@@ -66,11 +61,17 @@ class FastWeightStep {
     std::vector<LearntChunk> learnt;
   };
 
+  void AddWaiting(const SequenceStep& sequence);
   void AddSegments(SequenceStep& sequence, int64_t first_row);
+  // `sequence` learns a chunk with these controls.
+  static LearntChunk Learn(const SequenceStep& sequence, const LearningControls& controls);
+  void Update(Stream& stream, const LayerWeights& weights, int64_t layer,
+              const std::vector<LearntChunk>& chunks, Matrix target, Matrix z);
   ChunkUpdate MakeUpdate(int64_t layer, const LearntChunk& chunk, Matrix target, Matrix z) const;
 
   const TttConfig& ttt_;
   const CachePools& pools_;
+  std::vector<std::vector<LearntChunk>> waiting_;  // [k]: the k-th of each session
   std::vector<Wave> waves_;
   std::vector<absl::Span<const ChunkSegment>> declared_;
   int64_t chunks_closed_ = 0;

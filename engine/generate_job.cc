@@ -37,6 +37,7 @@ absl::Status GenerateJob::Begin() {
   MNEME_RETURN_IF_ERROR(Validate());
   MNEME_RETURN_IF_ERROR(OpenRecord(PayloadHash()));
   base_ = record_->begin_position;
+  max_lag_chunks_ = session_.controls().latest().max_lag_chunks;
   MNEME_RETURN_IF_ERROR(ResolveInput());
   MNEME_RETURN_IF_ERROR(ResolveLimits());
   if (record_->end_position > base_) return Replay();
@@ -160,7 +161,7 @@ BlockCounts GenerateJob::PeakBlocks(int64_t /*rows*/) const {
   const int64_t end = base_ + input_tokens_ + max_tokens_;
   return session_.cache().PeakBlocks(session_.computed(),
                                      request_.learn ? end : session_.position(), end,
-                                     context_.options.max_step_tokens);
+                                     context_.options.max_step_tokens, max_lag_chunks_);
 }
 
 SequenceStep GenerateJob::FillStep(int64_t rows) {
@@ -197,7 +198,7 @@ absl::Status GenerateJob::TakeResults(SequenceStep& step) {
                                           static_cast<size_t>(new_tokens)));
       logged_ += new_tokens;
     }
-    CommitRows(step);
+    session_.state().Commit(step);
     if (request_.learn) NoteTurn();
   }
   return step.sample ? TakeToken(step.sampled) : absl::OkStatus();

@@ -62,6 +62,7 @@ class GenerateJob : public Job {
   int64_t input_tokens_ = 0;
   std::optional<int64_t> open_turn_;  // after the input
   int64_t max_tokens_ = 0;
+  int64_t max_lag_chunks_ = 0;  // for which memory is reserved, whatever becomes of the controls
 
   // With learn: how many of tokens_ are logged. Without: how many are computed, and the hidden row
   // after them.

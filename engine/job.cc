@@ -17,15 +17,6 @@ absl::Status Aborted(const std::string& message, ErrorReason reason) {
   return MakeError(absl::StatusCode::kAborted, message, {.reason = reason, .retryable = false});
 }
 
-// Whether a chunk that closes in `step` is to be learnt.
-bool Learns(const SequenceStep& step, int64_t chunk) {
-  for (int64_t end = (step.first_position / chunk + 1) * chunk; end <= step.end_position();
-       end += chunk) {
-    if (!step.controls->At(end - 1).freeze) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 absl::Status InvalidInput(const std::string& message) {
@@ -84,36 +75,15 @@ absl::StatusOr<bool> Job::Reserve(int64_t rows) {
 SequenceStep Job::MakeStep(int64_t rows, uint64_t step_number) {
   last_step_ = step_number;
   SequenceStep step = FillStep(rows);
-  step.cache = &session_.cache();
   step.controls = &session_.controls();
-  PrepareCache(step);
+  session_.state().Prepare(step);
   return step;
-}
-
-void Job::PrepareCache(const SequenceStep& step) {
-  SessionCache& cache = *step.cache;
-  cache.ExtendPages(step.end_position());
-  if (step.provisional || !context_.config.ttt || step.tokens.empty()) return;
-  const int64_t chunk = context_.config.ttt->chunk;
-  const bool leaves_rows = step.end_position() % chunk != 0;
-  if (leaves_rows && !cache.has_chunk_rows()) cache.TakeChunkRows();
-  if (!cache.has_deltas() && Learns(step, chunk)) cache.TakeDeltas();
 }
 
 absl::Status Job::Commit(SequenceStep& step) {
   absl::Status status = TakeResults(step);
   session_.Touch(context_.clock.Now());
   return status;
-}
-
-void Job::CommitRows(SequenceStep& step) {
-  if (step.tokens.empty()) return;
-  SessionCache& cache = session_.cache();
-  session_.SetComputed(step.end_position(), std::move(step.hidden));
-  cache.RecyclePages(step.end_position());
-  const bool chunk_ended =
-      context_.config.ttt && step.end_position() % context_.config.ttt->chunk == 0;
-  if (chunk_ended && cache.has_chunk_rows()) cache.GiveChunkRows();
 }
 
 absl::Status Job::OpenRecord(uint64_t payload_hash) {

@@ -92,8 +92,6 @@ class Job {
   absl::Status OpenRecord(uint64_t payload_hash);
   // Logs `tokens` as part of this request.
   void Log(absl::Span<const int32_t> tokens);
-  // A step of logged rows is done: the session's state has advanced.
-  void CommitRows(SequenceStep& step);
   int64_t context_limit() const { return context_.config.MaxSessionTokens(); }
   void set_done() { done_ = true; }
 
@@ -107,7 +105,6 @@ class Job {
 
  private:
   absl::Status CheckPreconditions() const;
-  void PrepareCache(const SequenceStep& step);
 
   const bool keeps_record_;
   const uint64_t arrival_;

@@ -126,13 +126,14 @@ absl::StatusOr<ModelStepStats> Model::Run(const CachePools& pools,
   std::optional<FastWeightStep> fast_weights;
   if (config_.ttt) fast_weights.emplace(config_, pools, sequences);
   FastWeightStep* const ttt = fast_weights ? &*fast_weights : nullptr;
-  const int64_t repeated_rows = RepeatedRows(rows, ttt);
-  const Pass pass = {pools, std::max(repeated_rows, rows.count()), ttt, repeated_rows > 0};
+  const int64_t repeated_rows = RepeatedRows(rows);
+  const Pass pass = {pools, std::max(repeated_rows, rows.count()), ttt};
   RowBatch batch = {.token_ids = rows.token_ids, .sequences = rows.sequences};
   batch.padded_rows = pass.n;
   if (ttt != nullptr) batch.waves = ttt->waves();
   batch.samples = rows.samples;
   stream_->BeginStep(batch);
+  if (ttt != nullptr) ApplyWaiting(*ttt);
   if (repeated_rows > 0) {
     RunRepeated(pass);
   } else {
@@ -154,11 +155,18 @@ absl::StatusOr<ModelStepStats> Model::Run(const CachePools& pools,
   return stats;
 }
 
-int64_t Model::RepeatedRows(const Rows& rows, const FastWeightStep* fast_weights) const {
+int64_t Model::RepeatedRows(const Rows& rows) const {
   if (!rows.all_decode() || rows.wants_logprobs) return 0;
-  if (fast_weights != nullptr && !fast_weights->updates_can_wait()) return 0;
   const int64_t padded = backend_.RepeatableRows(rows.count());
   return padded <= std::min(s_.x.rows, kLogitRows) ? padded : 0;
+}
+
+void Model::ApplyWaiting(FastWeightStep& fast_weights) {
+  for (int layer = 0; layer < config_.num_layers; ++layer) {
+    const int ttt = ttt_index_[static_cast<size_t>(layer)];
+    if (ttt < 0) continue;
+    fast_weights.ApplyWaiting(*stream_, weights_.layers[static_cast<size_t>(layer)], ttt);
+  }
 }
 
 void Model::RunRepeated(const Pass& pass) {
@@ -170,7 +178,6 @@ void Model::RunRepeated(const Pass& pass) {
     FinalNorm(s_.x.Rows(0, pass.n), ends);
     Draw(ends);
   });
-  RunUpdates(pass);
 }
 
 void Model::RunOnce(const Pass& pass, Rows& rows) {
@@ -228,20 +235,8 @@ void Model::RunMlp(const Pass& pass, int layer) {
   }
   if (ttt < 0) {
     stream_->Linear(z, *w.down, /*bias=*/nullptr, /*accumulate=*/true, x);
-  } else if (pass.updates_wait) {
-    pass.fast_weights->Apply(*stream_, w, ttt, /*wave=*/0, Target(pass.n), z, x);
   } else {
     pass.fast_weights->RunLayer(*stream_, w, ttt, Target(pass.n), z, x);
-  }
-}
-
-void Model::RunUpdates(const Pass& pass) {
-  if (pass.fast_weights == nullptr) return;
-  for (int layer = 0; layer < config_.num_layers; ++layer) {
-    const int ttt = ttt_index_[static_cast<size_t>(layer)];
-    if (ttt < 0) continue;
-    pass.fast_weights->Update(*stream_, weights_.layers[static_cast<size_t>(layer)], ttt,
-                              /*wave=*/0, Target(pass.n), s_.z.Rows(0, pass.n));
   }
 }
 

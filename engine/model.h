@@ -38,9 +38,10 @@ class Model {
                                                        const ModelWeights& weights,
                                                        Backend& backend, int64_t max_step_tokens);
 
-  // Computes one step and waits for it; `pools`, of which the sequences' caches are, is the same in
-  // every step. Sequences of one row should stand before longer ones: backends compute them apart.
-  // INTERNAL if the device failed: no session's cache can be relied on afterwards.
+  // Computes one step, the updates that waited before any rows, and waits for it; `pools`, of which
+  // the sequences' caches are, is the same in every step. Sequences of one row should stand before
+  // longer ones: backends compute them apart. INTERNAL if the device failed: no session's cache can
+  // be relied on afterwards.
   absl::StatusOr<ModelStepStats> Run(const CachePools& pools, absl::Span<SequenceStep> sequences);
 
  private:
@@ -83,20 +84,19 @@ class Model {
     const CachePools& pools;
     int64_t n;                     // rows, padding included
     FastWeightStep* fast_weights;  // null without TTT
-    bool updates_wait;             // chunk updates come after all layers
   };
 
   Model(const ModelConfig& config, const ModelWeights& weights, Backend& backend);
   absl::Status AllocateScratch(int64_t max_step_tokens);
 
   // The rows, padding included, of a step that is run by Stream::Repeat; 0: it is not.
-  int64_t RepeatedRows(const Rows& rows, const FastWeightStep* fast_weights) const;
+  int64_t RepeatedRows(const Rows& rows) const;
+  void ApplyWaiting(FastWeightStep& fast_weights);
   void RunRepeated(const Pass& pass);
   void RunOnce(const Pass& pass, Rows& rows);
   void RunLayers(const Pass& pass);
   void RunAttention(const Pass& pass, int layer);
   void RunMlp(const Pass& pass, int layer);
-  void RunUpdates(const Pass& pass);
   Matrix Target(int64_t n) const { return (s_.embed.rows > 0 ? s_.embed : s_.h).Rows(0, n); }
   void FinalNorm(Matrix x, Matrix ends);
   void Draw(Matrix ends);

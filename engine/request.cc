@@ -40,12 +40,19 @@ absl::Status ValidateControls(const LearningControls& controls) {
   MNEME_RETURN_IF_ERROR(CheckNotNegative("decay", controls.decay));
   MNEME_RETURN_IF_ERROR(CheckNotNegative("lr_scale", controls.lr_scale));
   MNEME_RETURN_IF_ERROR(CheckNotNegative("max_relative_norm", controls.max_relative_norm));
-  if (controls.decay < 1) return absl::OkStatus();
-  return Invalid(absl::StrCat("controls.decay must be less than 1, not ", controls.decay));
+  if (controls.decay >= 1) {
+    return Invalid(absl::StrCat("controls.decay must be less than 1, not ", controls.decay));
+  }
+  if (controls.max_lag_chunks >= 0 && controls.max_lag_chunks <= kMaxLagChunks) {
+    return absl::OkStatus();
+  }
+  return Invalid(absl::StrCat("controls.max_lag_chunks must be at most ", kMaxLagChunks, ", not ",
+                              controls.max_lag_chunks));
 }
 
 ControlsUpdate ControlsUpdate::All(const LearningControls& controls) {
-  return {.clip_norm = controls.clip_norm,
+  return {.max_lag_chunks = controls.max_lag_chunks,
+          .clip_norm = controls.clip_norm,
           .decay = controls.decay,
           .lr_scale = controls.lr_scale,
           .max_relative_norm = controls.max_relative_norm,
@@ -53,7 +60,8 @@ ControlsUpdate ControlsUpdate::All(const LearningControls& controls) {
 }
 
 LearningControls ControlsUpdate::AppliedTo(const LearningControls& controls) const {
-  return {.clip_norm = clip_norm.value_or(controls.clip_norm),
+  return {.max_lag_chunks = max_lag_chunks.value_or(controls.max_lag_chunks),
+          .clip_norm = clip_norm.value_or(controls.clip_norm),
           .decay = decay.value_or(controls.decay),
           .lr_scale = lr_scale.value_or(controls.lr_scale),
           .max_relative_norm = max_relative_norm.value_or(controls.max_relative_norm),

@@ -33,8 +33,14 @@ struct SessionKey {
 // INVALID_ARGUMENT unless `id` is 1 to 128 of A-Z a-z 0-9 . _ : -
 absl::Status ValidateSessionId(const std::string& id);
 
-// How a session learns (DESIGN §1, "learning controls"); the defaults change nothing.
+// Chunks that may wait for their update, at most.
+inline constexpr int64_t kMaxLagChunks = 64;
+
+// How a session learns (DESIGN §1, "learning controls", and §7); the defaults change nothing.
 struct LearningControls {
+  // Deferred mode: how many closed chunks may wait for their update while tokens are computed.
+  // 0: exact mode, in which an update is applied before any later token.
+  int64_t max_lag_chunks = 0;
   float clip_norm = 0;          // τ; 0: off
   float decay = 0;              // [0, 1)
   float lr_scale = 1;           // ≥ 0
@@ -55,6 +61,7 @@ struct SessionOptions {
 
 // Absent fields stay as they are.
 struct ControlsUpdate {
+  std::optional<int64_t> max_lag_chunks;
   std::optional<float> clip_norm;
   std::optional<float> decay;
   std::optional<float> lr_scale;
@@ -63,7 +70,9 @@ struct ControlsUpdate {
 
   // Replaces every control.
   static ControlsUpdate All(const LearningControls& controls);
-  bool empty() const { return !clip_norm && !decay && !lr_scale && !max_relative_norm && !freeze; }
+  bool empty() const {
+    return !max_lag_chunks && !clip_norm && !decay && !lr_scale && !max_relative_norm && !freeze;
+  }
   LearningControls AppliedTo(const LearningControls& controls) const;
 };
 

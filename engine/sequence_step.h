@@ -8,18 +8,31 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "engine/session.h"
+#include "engine/control_log.h"
+#include "engine/session_cache.h"
 #include "kernels/sampling.h"
 
 namespace mneme {
 
-// The rows of one sequence in a step. The cache has pages for all of them, chunk rows if the step
-// leaves a chunk open, and deltas if it closes one that learns. What is pointed to must live until
-// the step is done.
+// The final hidden row [d] of a token, as the backend's activations are: bytes of their dtype.
+using HiddenRow = std::vector<char>;
+
+// A closed chunk that is still to be learnt.
+struct WaitingUpdate {
+  int64_t chunk = 0;          // its number, from 0
+  void* rows = nullptr;       // device: the block in which its rows were kept
+  LearningControls controls;  // those that govern it
+};
+
+// One sequence in a step: closed chunks to be learnt, then rows. The cache has pages for all rows,
+// a block for the rows of the last chunk unless that closes frozen, and deltas if a chunk learns
+// (SessionState::Prepare). What is pointed to must live until the step is done.
 struct SequenceStep {
   SessionCache* cache = nullptr;
   const ControlLog* controls = nullptr;
-  std::vector<int32_t> tokens;  // may be empty: a draw after `last_hidden` only
+  // In order; all of the step's are applied, in every TTT layer, before any of its rows.
+  std::vector<WaitingUpdate> updates;
+  std::vector<int32_t> tokens;  // may be empty: updates only, or a draw after `last_hidden`
   int64_t first_position = 0;   // of tokens[0]
   // Rows that leave no trace: no chunk closes, no row is kept for an update.
   bool provisional = false;

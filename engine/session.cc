@@ -2,26 +2,13 @@
 
 #include <utility>
 
-#include "base/check.h"
-
 namespace mneme {
-
-void ControlLog::Set(int64_t position, const LearningControls& controls) {
-  if (entries_.back().first == position) entries_.pop_back();
-  entries_.emplace_back(position, controls);
-}
-
-const LearningControls& ControlLog::At(int64_t last_index) const {
-  auto entry = entries_.rbegin();
-  while (entry->first > last_index && std::next(entry) != entries_.rend()) ++entry;
-  return entry->second;
-}
 
 Session::Session(SessionKey key, SessionOptions options, CachePools& pools, absl::Time now)
     : key_(std::move(key)),
       chunk_(pools.chunk()),
       controls_(options.controls),
-      cache_(pools),
+      state_(pools),
       labels_(std::move(options.labels)),
       ttl_(options.ttl),
       create_time_(now),
@@ -31,7 +18,7 @@ SessionInfo Session::info() const {
   return {.key = key_,
           .position = static_cast<uint64_t>(position()),
           .version = version(),
-          .device_bytes = cache_.held_bytes(),
+          .device_bytes = state_.cache().held_bytes(),
           .host_bytes = host_bytes(),
           .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
           .create_time = create_time_,
@@ -39,7 +26,8 @@ SessionInfo Session::info() const {
 }
 
 int64_t Session::host_bytes() const {
-  return static_cast<int64_t>(log_.capacity() * sizeof(int32_t)) + records_.size_bytes();
+  return static_cast<int64_t>(log_.capacity() * sizeof(int32_t)) + records_.size_bytes() +
+         state_.update_log().size_bytes();
 }
 
 uint64_t Session::VersionAt(int64_t position) const {
@@ -48,12 +36,6 @@ uint64_t Session::VersionAt(int64_t position) const {
 
 void Session::Log(absl::Span<const int32_t> tokens) {
   log_.insert(log_.end(), tokens.begin(), tokens.end());
-}
-
-void Session::SetComputed(int64_t computed, HiddenRow hidden) {
-  MNEME_CHECK(computed <= position());
-  computed_ = computed;
-  last_hidden_ = std::move(hidden);
 }
 
 void Session::Update(const SessionUpdate& update) {

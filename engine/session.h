@@ -5,34 +5,16 @@
 
 #include <cstdint>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "engine/control_log.h"
 #include "engine/request.h"
 #include "engine/request_records.h"
-#include "engine/session_cache.h"
+#include "engine/session_state.h"
 
 namespace mneme {
-
-// Learning controls with the positions at which they were set. A control logged at position q
-// governs the chunks whose last token has index ≥ q (DESIGN §1).
-class ControlLog {
- public:
-  explicit ControlLog(const LearningControls& initial) : entries_{{0, initial}} {}
-
-  void Set(int64_t position, const LearningControls& controls);
-  // What governs the chunk whose last token has index `last_index`.
-  const LearningControls& At(int64_t last_index) const;
-  const LearningControls& latest() const { return entries_.back().second; }
-
- private:
-  std::vector<std::pair<int64_t, LearningControls>> entries_;  // positions ascending
-};
-
-// The final hidden row [d] of a token, as the backend's activations are: bytes of their dtype.
-using HiddenRow = std::vector<char>;
 
 // Engine thread only.
 class Session {
@@ -41,7 +23,7 @@ class Session {
 
   const SessionKey& key() const { return key_; }
   SessionInfo info() const;
-  // Of the log and the request records.
+  // Of the logs and the request records.
   int64_t host_bytes() const;
 
   // --- The log. ---
@@ -55,16 +37,14 @@ class Session {
   void Log(absl::Span<const int32_t> tokens);
 
   // --- The state computed from it. ---
-  // Tokens whose keys, values and rows are in the cache; at most one less than position.
-  int64_t computed() const { return computed_; }
+  SessionState& state() { return state_; }
+  SessionCache& cache() { return state_.cache(); }
+  // Tokens that are computed; at most one less than position.
+  int64_t computed() const { return state_.computed(); }
   absl::Span<const int32_t> uncomputed() const {
-    return absl::MakeSpan(log_).subspan(static_cast<size_t>(computed_));
+    return absl::MakeSpan(log_).subspan(static_cast<size_t>(computed()));
   }
-  SessionCache& cache() { return cache_; }
-  // Of the last computed token; empty before the first.
-  const HiddenRow& last_hidden() const { return last_hidden_; }
-  // The cache has been advanced to `computed` and its last row is `hidden`.
-  void SetComputed(int64_t computed, HiddenRow hidden);
+  const HiddenRow& last_hidden() const { return state_.last_hidden(); }
 
   const ControlLog& controls() const { return controls_; }
   void Update(const SessionUpdate& update);
@@ -88,9 +68,7 @@ class Session {
   std::optional<int64_t> open_turn_;
   RequestRecords records_;
 
-  int64_t computed_ = 0;
-  SessionCache cache_;
-  HiddenRow last_hidden_;
+  SessionState state_;
 
   std::map<std::string, std::string> labels_;
   std::optional<absl::Duration> ttl_;

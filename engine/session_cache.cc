@@ -126,6 +126,16 @@ int64_t CachePools::ChunkZOffset(int64_t layer) const {
   return ChunkTargetOffset(layer) + chunk_ * hidden_size_ * SizeOf(activation_dtype_);
 }
 
+Matrix CachePools::ChunkTarget(void* rows, int64_t layer) const {
+  return {static_cast<char*>(rows) + ChunkTargetOffset(layer), activation_dtype_, chunk_,
+          hidden_size_, hidden_size_};
+}
+
+Matrix CachePools::ChunkZ(void* rows, int64_t layer) const {
+  return {static_cast<char*>(rows) + ChunkZOffset(layer), activation_dtype_, chunk_,
+          intermediate_size_, intermediate_size_};
+}
+
 KvLayer CachePools::LayerKv(int layer) const {
   const int group = group_of_layer_[static_cast<size_t>(layer)];
   const BlockPool& pool = pools_[static_cast<size_t>(group)];
@@ -155,13 +165,14 @@ SessionCache::SessionCache(CachePools& pools)
 SessionCache::~SessionCache() {
   TruncatePages(0);
   for (const int32_t block : delta_blocks_) Give(pools_.delta_pool(), block);
-  if (has_chunk_rows()) GiveChunkRows();
+  if (has_open_rows()) GiveOpenRows();
+  for (const int32_t block : waiting_rows_) Give(pools_.chunk_pool(), block);
   MNEME_CHECK(held_bytes() == 0);
   pools_.budget().Release(reserved_);
 }
 
 BlockCounts SessionCache::PeakBlocks(int64_t computed, int64_t logged_end, int64_t provisional_end,
-                                     int64_t max_step_tokens) const {
+                                     int64_t max_step_tokens, int64_t max_lag_chunks) const {
   BlockCounts blocks;
   for (size_t g = 0; g < pages_.size(); ++g) {
     const int64_t tokens = PeakTokens(pools_.groups_[g].window, pages_[g].first_position, computed,
@@ -169,9 +180,13 @@ BlockCounts SessionCache::PeakBlocks(int64_t computed, int64_t logged_end, int64
     blocks.push_back(PagesFor(tokens + provisional_end - logged_end));
   }
   if (pools_.num_ttt_layers_ == 0) return blocks;
-  const bool learns = has_deltas() || logged_end / pools_.chunk_ > computed / pools_.chunk_;
+  const int64_t first_chunk = computed / pools_.chunk_;
+  const bool learns = has_deltas() || logged_end / pools_.chunk_ > first_chunk;
   blocks.push_back(learns ? pools_.num_ttt_layers_ : 0);
-  blocks.push_back(has_chunk_rows() || logged_end > computed ? 1 : 0);
+  const int64_t held_chunks = held_[pools_.chunk_pool()];
+  int64_t chunks = static_cast<int64_t>(waiting_rows_.size());
+  if (logged_end > computed) chunks += (logged_end - 1) / pools_.chunk_ - first_chunk + 1;
+  blocks.push_back(std::max(held_chunks, std::min(chunks, max_lag_chunks + 1)));
   return blocks;
 }
 
@@ -180,6 +195,7 @@ bool SessionCache::Reserve(const BlockCounts& blocks) {
   for (size_t i = 0; i < more.size(); ++i) more[i] = std::max<int64_t>(blocks[i] - reserved_[i], 0);
   if (!pools_.budget().Reserve(more)) return false;
   for (size_t i = 0; i < more.size(); ++i) reserved_[i] += more[i];
+  leased_ = true;
   return true;
 }
 
@@ -188,6 +204,7 @@ void SessionCache::ReleaseUnused() {
   for (size_t i = 0; i < unused.size(); ++i) unused[i] = reserved_[i] - held_[i];
   pools_.budget().Release(unused);
   reserved_ = held_;
+  leased_ = false;
 }
 
 int32_t SessionCache::Take(size_t pool) {
@@ -257,30 +274,39 @@ void* SessionCache::mutable_delta(int64_t layer) {
   return pools_.pools_[pools_.delta_pool()].Address(delta_blocks_[static_cast<size_t>(layer)]);
 }
 
-void SessionCache::TakeChunkRows() {
-  MNEME_CHECK(!has_chunk_rows());
-  chunk_rows_ = Take(pools_.chunk_pool());
+bool SessionCache::can_take_open_rows() const {
+  return held_[pools_.chunk_pool()] < reserved_[pools_.chunk_pool()];
 }
 
-void SessionCache::GiveChunkRows() {
-  Give(pools_.chunk_pool(), chunk_rows_);
-  chunk_rows_ = -1;
+void SessionCache::TakeOpenRows() {
+  MNEME_CHECK(!has_open_rows());
+  open_rows_ = Take(pools_.chunk_pool());
 }
 
-void* SessionCache::chunk_rows() const {
-  return pools_.pools_[pools_.chunk_pool()].Address(chunk_rows_);
+void SessionCache::GiveOpenRows() {
+  Give(pools_.chunk_pool(), open_rows_);
+  open_rows_ = -1;
 }
 
-Matrix SessionCache::chunk_target(int64_t layer) const {
-  const int64_t d = pools_.hidden_size_;
-  return {static_cast<char*>(chunk_rows()) + pools_.ChunkTargetOffset(layer),
-          pools_.activation_dtype_, pools_.chunk_, d, d};
+void* SessionCache::open_rows() const { return ChunkBlock(open_rows_); }
+
+void* SessionCache::KeepOpenRowsWaiting() {
+  MNEME_CHECK(has_open_rows());
+  waiting_rows_.push_back(open_rows_);
+  open_rows_ = -1;
+  return ChunkBlock(waiting_rows_.back());
 }
 
-Matrix SessionCache::chunk_z(int64_t layer) const {
-  const int64_t f = pools_.intermediate_size_;
-  return {static_cast<char*>(chunk_rows()) + pools_.ChunkZOffset(layer), pools_.activation_dtype_,
-          pools_.chunk_, f, f};
+void SessionCache::GiveWaitingRows(int64_t count) {
+  const auto end = waiting_rows_.begin() + count;
+  std::for_each(waiting_rows_.begin(), end,
+                [this](int32_t block) { Give(pools_.chunk_pool(), block); });
+  waiting_rows_.erase(waiting_rows_.begin(), end);
+  if (!leased_) ReleaseUnused();
+}
+
+void* SessionCache::ChunkBlock(int32_t block) const {
+  return pools_.pools_[pools_.chunk_pool()].Address(block);
 }
 
 }  // namespace mneme

@@ -1,9 +1,10 @@
 #ifndef MNEME_ENGINE_SESSION_CACHE_H_
 #define MNEME_ENGINE_SESSION_CACHE_H_
 
-// What a session holds on the device: KV pages, fast weights ΔW, and the rows of its open chunk.
-// Everything comes in blocks from pools and is accounted in one budget: a session reserves blocks
-// before it takes them, so reserved ≥ held at any time, and reserved = held at rest.
+// What a session holds on the device: KV pages, fast weights ΔW, and the rows of chunks that are
+// not learnt yet. Everything comes in blocks from pools and is accounted in one budget: a session
+// reserves blocks before it takes them, so reserved ≥ held at any time, and reserved = held at
+// rest.
 
 #include <cstdint>
 #include <memory>
@@ -38,7 +39,7 @@ struct CacheOptions {
 
 // The pools of one engine and the layout of their blocks: first those of the KV groups, a block
 // being a page of all the group's layers; with TTT then that of ΔW, a block being one layer's, and
-// that of open chunks, a block being the rows of all layers. One thread. Must outlive its sessions'
+// that of chunks, a block being the rows of all layers. One thread. Must outlive its sessions'
 // caches and be outlived by the backend.
 class CachePools {
  public:
@@ -58,9 +59,12 @@ class CachePools {
 
   int64_t num_ttt_layers() const { return num_ttt_layers_; }
   int64_t chunk() const { return chunk_; }  // C; 0 without TTT
-  // Where a TTT layer's rows t [C, d] and z [C, f] begin in an open chunk's block, in bytes.
+  // Where a TTT layer's rows t [C, d] and z [C, f] begin in a chunk's block, in bytes.
   int64_t ChunkTargetOffset(int64_t layer) const;
   int64_t ChunkZOffset(int64_t layer) const;
+  // These rows of the block `rows`, in the activation dtype.
+  Matrix ChunkTarget(void* rows, int64_t layer) const;
+  Matrix ChunkZ(void* rows, int64_t layer) const;
   MemoryBudget& budget() { return *budget_; }
   // Of blocks that are taken now.
   int64_t held_bytes() const;
@@ -97,13 +101,14 @@ class SessionCache {
   // --- Reservation. ---
   // An upper bound of the blocks held while positions are computed from `computed` on, in steps of
   // at most `max_step_tokens` rows: up to `logged_end` for good, then up to `provisional_end` with
-  // rows that close no chunk and free no pages.
+  // rows that close no chunk and free no pages. `max_lag_chunks` closed chunks may wait while
+  // positions are computed.
   BlockCounts PeakBlocks(int64_t computed, int64_t logged_end, int64_t provisional_end,
-                         int64_t max_step_tokens) const;
+                         int64_t max_step_tokens, int64_t max_lag_chunks) const;
   // Raises the reservation to `blocks` of each pool; false, and nothing changed, if the budget has
-  // not that much.
+  // not that much. The reservation is then leased: it stays, whatever is given back.
   bool Reserve(const BlockCounts& blocks);
-  // Reserves just what is held.
+  // Ends the lease: reserves just what is held, now and when chunks' rows are given back.
   void ReleaseUnused();
   const MemoryBudget& budget() const { return *pools_.budget_; }
   int64_t held_bytes() const { return budget().BytesOf(held_); }
@@ -130,13 +135,17 @@ class SessionCache {
   bool deltas_written() const { return deltas_written_; }
   void MarkDeltasWritten() { deltas_written_ = true; }
 
-  // --- Rows of the open chunk, in the activation dtype. ---
-  bool has_chunk_rows() const { return chunk_rows_ >= 0; }
-  void TakeChunkRows();
-  void GiveChunkRows();
-  void* chunk_rows() const;                  // the block
-  Matrix chunk_target(int64_t layer) const;  // t [C, d]
-  Matrix chunk_z(int64_t layer) const;       // [C, f]
+  // --- Rows of chunks: of the open one, and of closed ones that wait for their update. ---
+  bool has_open_rows() const { return open_rows_ >= 0; }
+  // Whether a block for them is reserved and not held.
+  bool can_take_open_rows() const;
+  void TakeOpenRows();
+  void GiveOpenRows();
+  void* open_rows() const;  // the block
+  // The open chunk has closed: its block is the last of those that wait. Returns it.
+  void* KeepOpenRowsWaiting();
+  // Gives back the first `count` blocks that wait.
+  void GiveWaitingRows(int64_t count);
 
  private:
   struct Pages {
@@ -144,6 +153,7 @@ class SessionCache {
     std::vector<int32_t> blocks;
   };
 
+  void* ChunkBlock(int32_t block) const;
   int32_t Take(size_t pool);
   void Give(size_t pool, int32_t block);
   void RefreshTables();
@@ -155,7 +165,9 @@ class SessionCache {
   std::vector<int32_t> delta_blocks_;  // empty, or one for each TTT layer
   std::vector<const void*> deltas_;    // their addresses
   bool deltas_written_ = false;
-  int32_t chunk_rows_ = -1;  // block; -1: none
+  int32_t open_rows_ = -1;  // block; -1: none
+  std::vector<int32_t> waiting_rows_;
+  bool leased_ = false;
 };
 
 }  // namespace mneme

@@ -40,9 +40,9 @@ tokenizer/
 pool
 sampler stop_matcher text_stream
 weights random_weights
-session session_cache request_records sequence_step
+session session_cache session_state request_records sequence_step control_log update_log
 fast_weights
-session_table
+session_table update_queue
 session_store
 scheduler
 model

@@ -170,15 +170,14 @@ TEST_P(LearningControlsTest, UpdatesClipsAndSkipsAreCounted) {
   const auto pools = *CachePools::Create(served.config, *backend, {.limit_bytes = 16 << 20});
   const auto layers = static_cast<int64_t>(served.config.ttt->layers.size());
   const auto count = [&](const LearningControls& controls) {
-    SessionCache cache(*pools);
+    SessionState state(*pools);
     const ControlLog log(controls);
-    EXPECT_TRUE(cache.Reserve(cache.PeakBlocks(0, 3 * kChunk, 3 * kChunk, 64)));
-    cache.ExtendPages(3 * kChunk);
-    cache.TakeDeltas();
+    EXPECT_TRUE(state.cache().Reserve(
+        state.cache().PeakBlocks(0, 3 * kChunk + 1, 3 * kChunk + 1, 64, /*max_lag_chunks=*/0)));
     std::vector<SequenceStep> steps(1);
-    steps[0].cache = &cache;
     steps[0].controls = &log;
-    steps[0].tokens = Part(0, 3 * kChunk);
+    steps[0].tokens = Part(0, 3 * kChunk + 1);
+    state.Prepare(steps[0]);
     return *model->Run(*pools, absl::MakeSpan(steps));
   };
   EXPECT_EQ(count({}).chunks_closed, 3);

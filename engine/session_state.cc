@@ -1,0 +1,92 @@
+#include "engine/session_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace mneme {
+namespace {
+
+// The first end of a chunk behind `position`.
+int64_t NextChunkEnd(int64_t position, int64_t chunk) { return (position / chunk + 1) * chunk; }
+
+// Whether any chunk that closes in `step` is to be learnt.
+bool Learns(const SequenceStep& step, int64_t chunk) {
+  for (int64_t end = NextChunkEnd(step.first_position, chunk); end <= step.end_position();
+       end += chunk) {
+    if (!step.controls->At(end - 1).freeze) return true;
+  }
+  return false;
+}
+
+// Whether rows of the last chunk of `step` are wanted after it.
+bool LeavesRows(const SequenceStep& step, int64_t chunk) {
+  const int64_t end = step.end_position();
+  return end % chunk != 0 || !step.controls->At(end - 1).freeze;
+}
+
+}  // namespace
+
+int64_t SessionState::UpdatesDue(int64_t rows, bool provisional) const {
+  if (rows == 0 || waiting_.empty()) return 0;
+  const bool passes_chunk_end = !provisional && computed_ + rows > NextChunkEnd(computed_, chunk_);
+  if (passes_chunk_end) return waiting_updates();  // the chunk inside is learnt, after these
+  const auto due = [this](const WaitingUpdate& update) { return Deadline(update) <= computed_; };
+  return std::find_if(waiting_.rbegin(), waiting_.rend(), due).base() - waiting_.begin();
+}
+
+void SessionState::Prepare(SequenceStep& step, int64_t updates) {
+  step.cache = &cache_;
+  if (!step.tokens.empty()) cache_.ExtendPages(step.end_position());
+  if (chunk_ == 0) return;
+  const bool learns_rows = !step.provisional && !step.tokens.empty();
+  const bool needs_block = learns_rows && !cache_.has_open_rows() && LeavesRows(step, chunk_);
+  updates = std::max(updates, UpdatesDue(step.row_count(), step.provisional));
+  if (needs_block && !cache_.can_take_open_rows()) updates = std::max<int64_t>(updates, 1);
+  TakeUpdates(updates, step);
+  if (needs_block) cache_.TakeOpenRows();
+  if (learns_rows && !cache_.has_deltas() && Learns(step, chunk_)) cache_.TakeDeltas();
+}
+
+void SessionState::TakeUpdates(int64_t count, SequenceStep& step) {
+  MNEME_CHECK(count <= waiting_updates());
+  if (count == 0) return;
+  const auto end = waiting_.begin() + count;
+  step.updates.assign(waiting_.begin(), end);
+  waiting_.erase(waiting_.begin(), end);
+  // Whoever takes the blocks next writes to them behind the step's updates.
+  cache_.GiveWaitingRows(count);
+  const bool deferred =
+      std::any_of(step.updates.begin(), step.updates.end(),
+                  [](const WaitingUpdate& u) { return u.controls.max_lag_chunks > 0; });
+  if (deferred) update_log_.Add({computed_, step.updates.back().chunk + 1});
+}
+
+void SessionState::Commit(SequenceStep& step) {
+  if (step.provisional || step.tokens.empty()) return;
+  computed_ = step.end_position();
+  last_hidden_ = std::move(step.hidden);
+  cache_.RecyclePages(computed_);
+  if (chunk_ == 0) return;
+  LogChunksInside(step);
+  if (computed_ % chunk_ == 0) CloseChunk(step.controls->At(computed_ - 1));
+}
+
+void SessionState::LogChunksInside(const SequenceStep& step) {
+  for (int64_t end = NextChunkEnd(step.first_position, chunk_); end < step.end_position();
+       end += chunk_) {
+    const LearningControls& controls = step.controls->At(end - 1);
+    if (controls.max_lag_chunks > 0 && !controls.freeze) update_log_.Add({end, end / chunk_});
+  }
+}
+
+void SessionState::CloseChunk(const LearningControls& controls) {
+  if (controls.freeze) {
+    if (cache_.has_open_rows()) cache_.GiveOpenRows();
+    return;
+  }
+  waiting_.push_back({computed_ / chunk_ - 1, cache_.KeepOpenRowsWaiting(), controls});
+}
+
+}  // namespace mneme
