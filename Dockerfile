@@ -10,7 +10,7 @@ RUN apt-get update \
     && awk '$1 == "build" { print $2 }' tools/packages.txt \
     | DEBIAN_FRONTEND=noninteractive xargs apt-get install -y --no-install-recommends
 COPY . .
-RUN cmake --preset release -DMNEME_ROOMS="base;proto;kernels;engine;server;client" \
+RUN cmake --preset release -DMNEME_ROOMS="base;proto;storage;kernels;engine;server;client" \
     && cmake --build build/release --target mneme-server mneme \
     && strip build/release/bin/mneme-server build/release/bin/mneme \
     && tools/runtime_packages.sh build/release/bin/mneme-server build/release/bin/mneme \

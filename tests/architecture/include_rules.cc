@@ -16,13 +16,15 @@ const std::map<std::string, Names>& Rooms() {
   static const auto* const rooms = new std::map<std::string, Names>{
       {"base", {}},
       {"proto", {}},
+      {"storage", {"base"}},
       {"kernels", {"base"}},
-      {"engine", {"base", "kernels"}},
-      {"server", {"base", "kernels", "engine", "proto"}},
+      {"engine", {"base", "storage", "kernels"}},
+      {"server", {"base", "storage", "kernels", "engine", "proto"}},
       {"client", {"base", "proto"}},
       {"loadtest", {"base", "proto"}},
       {"bench", {"base", "kernels", "engine"}},
-      {"tests", {"base", "proto", "kernels", "engine", "server", "client", "loadtest", "bench"}},
+      {"tests",
+       {"base", "proto", "storage", "kernels", "engine", "server", "client", "loadtest", "bench"}},
   };
   return *rooms;
 }
@@ -61,6 +63,8 @@ const std::vector<Restricted>& RestrictedHeaders() {
       {R"(.*\.pb\.h)", "code generated from proto/", {"server", "client", "loadtest", "tests"}},
       {R"(google/(protobuf|rpc)/.*)", "Protobuf", {"server", "client", "loadtest", "tests"}},
       {R"(grpc(pp)?/.*)", "gRPC", {"server", "client", "loadtest", "tests"}},
+      {R"(rocksdb/.*)", "RocksDB", {"storage", "tests/storage/"}},
+      {R"(openssl/.*)", "OpenSSL", {"storage"}},
       {R"((cuda|cublas|cutlass|cute|nv_|nvtx|cub/|flashinfer).*)", "CUDA", {"kernels/cuda/"}},
   };
   return *restricted;

@@ -1,0 +1,175 @@
+#include "storage/log_writer.h"
+
+#include <rocksdb/write_batch.h>
+
+#include <iterator>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "storage/records.h"
+#include "storage/session_coding.h"
+
+namespace mneme {
+
+LogWriter::LogWriter(Database& database, KeyFiles& keys, EraseFiles erase_files,
+                     absl::flat_hash_map<StoreId, uint64_t> next_numbers,
+                     const LogWriterOptions& options)
+    : database_(database),
+      keys_(keys),
+      erase_files_(std::move(erase_files)),
+      options_(options),
+      next_numbers_(std::move(next_numbers)),
+      thread_([this] { Run(); }) {}
+
+LogWriter::~LogWriter() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void LogWriter::Commit(LogBatch batch, Done done) {
+  const bool at_once = options_.durability == Durability::kNone;
+  Done now = at_once ? std::exchange(done, nullptr) : nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    queue_.push_back({std::move(batch), std::move(done)});
+  }
+  changed_.notify_all();
+  if (now) now(absl::OkStatus());
+}
+
+LogWriterHealth LogWriter::health() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return {.status = status_, .pending_batches = static_cast<int64_t>(queue_.size()) + in_work_};
+}
+
+// --- The writer's thread. ---
+
+void LogWriter::Run() {
+  std::vector<Pending> group;
+  while (TakeGroup(&group)) {
+    const absl::Status status = WriteUntilDone(Prepare(group));
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      in_work_ = 0;
+    }
+    for (const Pending& pending : group) {
+      if (pending.done) pending.done(status);
+    }
+    group.clear();
+  }
+  if (unsynced_) SyncNow().IgnoreError();
+}
+
+bool LogWriter::TakeGroup(std::vector<Pending>* group) {
+  const auto something = [this] { return ending_ || !queue_.empty(); };
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (unsynced_ && !changed_.wait_for(lock, options_.sync_interval, something)) {
+    lock.unlock();
+    Note(SyncNow());
+    lock.lock();
+  }
+  changed_.wait(lock, something);
+  if (queue_.empty()) return false;
+  group->assign(std::move_iterator(queue_.begin()), std::move_iterator(queue_.end()));
+  queue_.clear();
+  in_work_ = static_cast<int64_t>(group->size());
+  return true;
+}
+
+LogWriter::Work LogWriter::Prepare(const std::vector<Pending>& group) {
+  // Operations add what they need; those that log to a session that is not there need nothing.
+  struct Preparer {
+    absl::flat_hash_map<StoreId, uint64_t>& next_numbers;
+    Work work;
+
+    void operator()(const CreateSession& create) {
+      work.creations.push_back(create.id);
+      next_numbers[create.id] = 0;
+      (*this)(SetMetadata{create.id, create.metadata});
+    }
+    void operator()(const SetMetadata& set) {
+      if (!next_numbers.contains(set.id)) return;
+      work.records.push_back({set.id, MetadataKey(set.id), EncodeMetadata(set.metadata)});
+    }
+    void operator()(const LogEvents& log) {
+      const auto next = next_numbers.find(log.id);
+      if (next == next_numbers.end()) return;
+      work.records.push_back(
+          {log.id, LogKey(log.id, next->second++),
+           EncodeLogRecord({.epoch = log.epoch, .position = log.position, .time = log.time},
+                           log.events)});
+    }
+    void operator()(const DeleteSession& deletion) {
+      next_numbers.erase(deletion.id);
+      std::erase(work.creations, deletion.id);
+      std::erase_if(work.records, [&](const auto& record) { return record.id == deletion.id; });
+      work.deletions.push_back(deletion.id);
+    }
+  };
+  Preparer preparer{next_numbers_, {}};
+  for (const Pending& pending : group) {
+    for (const LogOperation& operation : pending.batch) std::visit(preparer, operation);
+  }
+  return std::move(preparer.work);
+}
+
+absl::Status LogWriter::WriteUntilDone(const Work& work) {
+  while (true) {
+    absl::Status status = Write(work);
+    Note(status);
+    if (status.ok()) return status;
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (changed_.wait_for(lock, options_.retry_delay, [this] { return ending_; })) {
+      return absl::UnavailableError("the session log was closed before it could be written: " +
+                                    std::string(status.message()));
+    }
+  }
+}
+
+absl::Status LogWriter::Write(const Work& work) {
+  MNEME_RETURN_IF_ERROR(RecoverIfNeeded());
+  for (const StoreId& id : work.creations) MNEME_RETURN_IF_ERROR(keys_.Create(id));
+  rocksdb::WriteBatch batch;
+  for (const Work::Record& record : work.records) {
+    MNEME_ASSIGN_OR_RETURN(const SecretKey key, keys_.Get(record.id));
+    batch.Put(record.key, SealRecord(key, record.key, record.plaintext));
+  }
+  for (const StoreId& id : work.deletions) batch.Put(DeletionKey(id), "");
+  const bool sync = options_.durability == Durability::kSync || !work.deletions.empty();
+  MNEME_RETURN_IF_ERROR(FromDatabase(database_.Write(&batch, sync)));
+  unsynced_ = !sync;
+  for (const StoreId& id : work.deletions) {
+    MNEME_RETURN_IF_ERROR(FromDatabase(FinishDeletion(database_, keys_, erase_files_, id)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LogWriter::SyncNow() {
+  MNEME_RETURN_IF_ERROR(RecoverIfNeeded());
+  MNEME_RETURN_IF_ERROR(FromDatabase(database_.Sync()));
+  unsynced_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status LogWriter::FromDatabase(absl::Status status) {
+  if (!status.ok()) must_recover_ = true;
+  return status;
+}
+
+absl::Status LogWriter::RecoverIfNeeded() {
+  if (!must_recover_) return absl::OkStatus();
+  MNEME_RETURN_IF_ERROR(database_.Recover());
+  must_recover_ = false;
+  return absl::OkStatus();
+}
+
+void LogWriter::Note(const absl::Status& status) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  status_ = status;
+}
+
+}  // namespace mneme

@@ -1,0 +1,148 @@
+#ifndef MNEME_STORAGE_LOG_WRITER_H_
+#define MNEME_STORAGE_LOG_WRITER_H_
+
+// The one writer of sessions' logs: takes batches from the engine, writes all that have come in one
+// go, and says when they are durable.
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "storage/database.h"
+#include "storage/key_files.h"
+#include "storage/records.h"
+#include "storage/session_state.h"
+#include "storage/store_id.h"
+
+namespace mneme {
+
+// What a batch's completion promises.
+enum class Durability : uint8_t {
+  kSync,   // it survives a loss of power
+  kAsync,  // it survives the end of the process; within sync_interval also a loss of power
+  kNone,   // nothing: it comes at once, and the batch is written when the disk has time
+};
+
+// --- What a batch consists of. ---
+
+// A new session, with a new id. Nothing else may name the session before it.
+struct CreateSession {
+  StoreId id;
+  SessionMetadata metadata;
+};
+struct SetMetadata {
+  StoreId id;
+  SessionMetadata metadata;
+};
+// What happened to a session in one step, and where that has led.
+struct LogEvents {
+  StoreId id;
+  uint32_t epoch = 0;
+  int64_t position = 0;
+  absl::Time time;
+  std::vector<SessionEvent> events;
+};
+// Its completion means, whatever the durability, that the session's key is destroyed.
+struct DeleteSession {
+  StoreId id;
+};
+
+using LogOperation = std::variant<CreateSession, SetMetadata, LogEvents, DeleteSession>;
+using LogBatch = std::vector<LogOperation>;
+
+struct LogWriterOptions {
+  Durability durability = Durability::kSync;
+  std::chrono::milliseconds sync_interval{100};  // of kAsync and kNone
+  std::chrono::milliseconds retry_delay{250};    // after a write that failed
+};
+
+struct LogWriterHealth {
+  absl::Status status;  // why nothing can be written now; OK: it can
+  int64_t pending_batches = 0;
+};
+
+// Commit and health: any thread.
+class LogWriter {
+ public:
+  using Done = std::function<void(const absl::Status&)>;
+
+  // Of the sessions that are there, `next_numbers` has the numbers of their next log records. All
+  // arguments' owners must outlive it.
+  LogWriter(Database& database, KeyFiles& keys, EraseFiles erase_files,
+            absl::flat_hash_map<StoreId, uint64_t> next_numbers, const LogWriterOptions& options);
+  // Tries once more to write what is left; what cannot be written ends with UNAVAILABLE.
+  ~LogWriter();
+
+  // Batches are written in this order, each wholly or not at all. `done` is called on the writer's
+  // thread, or under kNone here, and must be quick. A write that fails is repeated until it
+  // succeeds: `done` comes later, and not with an error unless the writer ends before.
+  void Commit(LogBatch batch, Done done);
+
+  LogWriterHealth health() const;
+
+  LogWriter(const LogWriter&) = delete;
+  LogWriter& operator=(const LogWriter&) = delete;
+
+ private:
+  struct Pending {
+    LogBatch batch;
+    Done done;
+  };
+  // A group of batches, taken apart: what must be done, in this order. Each step may be repeated.
+  struct Work {
+    struct Record {
+      StoreId id;
+      std::string key, plaintext;
+    };
+    std::vector<StoreId> creations;
+    std::vector<Record> records;
+    std::vector<StoreId> deletions;
+  };
+
+  void Run();
+  // Waits for batches; syncs in the meantime what was written without. False at the end.
+  bool TakeGroup(std::vector<Pending>* group);
+  Work Prepare(const std::vector<Pending>& group);
+  absl::Status WriteUntilDone(const Work& work);
+  absl::Status Write(const Work& work);
+  absl::Status SyncNow();
+  // `status`; after a failed operation of the database it is recovered before the next.
+  absl::Status FromDatabase(absl::Status status);
+  absl::Status RecoverIfNeeded();
+  // What health() reports.
+  void Note(const absl::Status& status);
+
+  Database& database_;
+  KeyFiles& keys_;
+  const EraseFiles erase_files_;
+  const LogWriterOptions options_;
+
+  // Of the writer's thread.
+  absl::flat_hash_map<StoreId, uint64_t> next_numbers_;
+  bool must_recover_ = false;
+  bool unsynced_ = false;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Pending> queue_;
+  int64_t in_work_ = 0;  // batches of the group being written
+  absl::Status status_;
+  bool ending_ = false;
+
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_STORAGE_LOG_WRITER_H_
