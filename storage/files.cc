@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
@@ -47,6 +48,15 @@ absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(std::shared_ptr<F
                                                 rocksdb::FileOptions(), &file->file_, nullptr),
                   absl::StrCat("creating ", path)));
   return file;
+}
+
+absl::Status AtomicFile::RemoveUnfinished(FileSystem& files, const std::string& directory) {
+  MNEME_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(files, directory));
+  for (const std::string& name : names) {
+    if (!absl::EndsWith(name, kUnfinished)) continue;
+    MNEME_RETURN_IF_ERROR(EraseFile(files, absl::StrCat(directory, "/", name)));
+  }
+  return absl::OkStatus();
 }
 
 AtomicFile::~AtomicFile() {

@@ -56,6 +56,8 @@ class AtomicFile : public ByteSink {
  public:
   static absl::StatusOr<std::unique_ptr<AtomicFile>> Create(std::shared_ptr<FileSystem> files,
                                                             const std::string& path);
+  // What a crash has left of files in `directory` that were never whole.
+  static absl::Status RemoveUnfinished(FileSystem& files, const std::string& directory);
   ~AtomicFile() override;
 
   absl::Status Append(absl::string_view bytes) override;

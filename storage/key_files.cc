@@ -8,7 +8,6 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
@@ -45,22 +44,12 @@ std::optional<SecretKey> DecodeKeyFile(const StoreId& id, absl::string_view byte
   return SecretKey::FromBytes(key);
 }
 
-// Keys whose creation a crash has cut short: nothing was sealed with them.
-absl::Status EraseUnfinished(FileSystem& files, const std::string& directory) {
-  MNEME_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(files, directory));
-  for (const std::string& name : names) {
-    if (!absl::EndsWith(name, ".tmp")) continue;
-    MNEME_RETURN_IF_ERROR(EraseFile(files, absl::StrCat(directory, "/", name)));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KeyFiles>> KeyFiles::Open(std::shared_ptr<FileSystem> files,
                                                          std::string directory) {
   MNEME_RETURN_IF_ERROR(EnsureDirectory(*files, directory));
-  MNEME_RETURN_IF_ERROR(EraseUnfinished(*files, directory));
+  MNEME_RETURN_IF_ERROR(AtomicFile::RemoveUnfinished(*files, directory));
   return std::unique_ptr<KeyFiles>(new KeyFiles(std::move(files), std::move(directory)));
 }
 

@@ -139,13 +139,12 @@ void FaultyFileSystem::CutPower() {
 }
 
 IOStatus FaultyFileSystem::Ask(FileOp op, const std::string& path) {
-  Hook hook;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!power_) return IOStatus::Aborted("the power is cut");
-    hook = hook_;
-  }
-  return hook ? hook(op, path) : IOStatus::OK();
+  std::unique_lock<std::mutex> lock(mutex_);
+  const Hook hook = power_ ? hook_ : nullptr;
+  lock.unlock();
+  const IOStatus answer = hook ? hook(op, path) : IOStatus::OK();
+  lock.lock();
+  return power_ ? answer : IOStatus::Aborted("the power is cut");
 }
 
 void FaultyFileSystem::RestorePower() {
