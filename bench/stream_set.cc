@@ -43,7 +43,7 @@ StreamSet::StreamSet(const ModelConfig& config, std::unique_ptr<CachePools> pool
 void StreamSet::Restart() {
   for (Session& session : sessions_) session = Session();  // before the next ones take blocks
   for (Session& session : sessions_) {
-    session.state = std::make_unique<SessionState>(*pools_);
+    session.state = std::make_unique<ComputedState>(*pools_);
     SessionCache& cache = session.state->cache();
     MNEME_CHECK(cache.Reserve(
         cache.PeakBlocks(0, max_tokens_, max_tokens_, step_tokens_, /*max_lag_chunks=*/0)));

@@ -10,7 +10,7 @@
 #include "absl/types/span.h"
 #include "bench/stopwatch.h"
 #include "engine/model.h"
-#include "engine/session_state.h"
+#include "engine/computed_state.h"
 #include "kernels/sampling.h"
 
 namespace mneme {
@@ -57,7 +57,7 @@ class StreamSet {
 
  private:
   struct Session {
-    std::unique_ptr<SessionState> state;
+    std::unique_ptr<ComputedState> state;
     std::optional<int32_t> drawn;  // the next token to compute
   };
 

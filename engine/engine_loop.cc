@@ -161,19 +161,17 @@ bool EngineLoop::RunOnce() {
   const int64_t before = queues_.size();
   const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
-  const bool idle = ready.empty();
-  const bool learns = idle && !updates_.empty();
-  if (learns) {
-    RunIdleUpdates();
-  } else if (idle) {
-    RelieveMemory();
-  } else {
-    RunStep(ready);
-  }
+  if (!ready.empty()) RunStep(ready);
   queues_.EndWhere([](const Job& job) {
     return job.done() ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
   });
-  return expired || learns || !idle || queues_.size() != before;
+  if (expired || !ready.empty() || queues_.size() != before) return true;
+  if (!updates_.empty()) {
+    RunIdleUpdates();
+    return true;
+  }
+  RelieveMemory();
+  return queues_.size() != before;
 }
 
 bool EngineLoop::Sweep() {

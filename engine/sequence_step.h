@@ -26,7 +26,7 @@ struct WaitingUpdate {
 
 // One sequence in a step: closed chunks to be learnt, then rows. The cache has pages for all rows,
 // a block for the rows of the last chunk unless that closes frozen, and deltas if a chunk learns
-// (SessionState::Prepare). What is pointed to must live until the step is done.
+// (ComputedState::Prepare). What is pointed to must live until the step is done.
 struct SequenceStep {
   SessionCache* cache = nullptr;
   const ControlLog* controls = nullptr;

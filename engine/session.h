@@ -9,10 +9,10 @@
 
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "engine/computed_state.h"
 #include "engine/control_log.h"
 #include "engine/request.h"
 #include "engine/request_records.h"
-#include "engine/session_state.h"
 
 namespace mneme {
 
@@ -37,7 +37,7 @@ class Session {
   void Log(absl::Span<const int32_t> tokens);
 
   // --- The state computed from it. ---
-  SessionState& state() { return state_; }
+  ComputedState& state() { return state_; }
   SessionCache& cache() { return state_.cache(); }
   // Tokens that are computed; at most one less than position.
   int64_t computed() const { return state_.computed(); }
@@ -68,7 +68,7 @@ class Session {
   std::optional<int64_t> open_turn_;
   RequestRecords records_;
 
-  SessionState state_;
+  ComputedState state_;
 
   std::map<std::string, std::string> labels_;
   std::optional<absl::Duration> ttl_;

@@ -7,19 +7,17 @@
 namespace mneme {
 
 void UpdateLog::Add(UpdatePoint point) {
-  if (points_.empty() || points_.back().position < point.position) {
-    points_.push_back(point);
-    return;
-  }
-  MNEME_CHECK(points_.back().position == point.position && points_.back().chunks <= point.chunks);
-  points_.back().chunks = point.chunks;
+  MNEME_CHECK(points_.empty() ||
+              (points_.back().chunk < point.chunk && points_.back().position <= point.position));
+  points_.push_back(point);
 }
 
-int64_t UpdateLog::ChunksAt(int64_t position) const {
-  const auto later =
-      std::upper_bound(points_.begin(), points_.end(), position,
-                       [](int64_t p, const UpdatePoint& point) { return p < point.position; });
-  return later == points_.begin() ? 0 : std::prev(later)->chunks;
+std::optional<int64_t> UpdateLog::PositionOf(int64_t chunk) const {
+  const auto found =
+      std::lower_bound(points_.begin(), points_.end(), chunk,
+                       [](const UpdatePoint& point, int64_t c) { return point.chunk < c; });
+  if (found == points_.end() || found->chunk != chunk) return std::nullopt;
+  return found->position;
 }
 
 int64_t UpdateLog::size_bytes() const {

@@ -42,7 +42,7 @@ tokenizer/
 pool
 sampler stop_matcher text_stream
 weights random_weights
-session session_cache session_state request_records sequence_step control_log update_log
+session session_cache computed_state request_records sequence_step control_log update_log
 fast_weights
 session_table update_queue
 session_store

@@ -170,7 +170,7 @@ TEST_P(LearningControlsTest, UpdatesClipsAndSkipsAreCounted) {
   const auto pools = *CachePools::Create(served.config, *backend, {.limit_bytes = 16 << 20});
   const auto layers = static_cast<int64_t>(served.config.ttt->layers.size());
   const auto count = [&](const LearningControls& controls) {
-    SessionState state(*pools);
+    ComputedState state(*pools);
     const ControlLog log(controls);
     EXPECT_TRUE(state.cache().Reserve(
         state.cache().PeakBlocks(0, 3 * kChunk + 1, 3 * kChunk + 1, 64, /*max_lag_chunks=*/0)));

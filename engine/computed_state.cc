@@ -1,4 +1,4 @@
-#include "engine/session_state.h"
+#include "engine/computed_state.h"
 
 #include <algorithm>
 #include <utility>
@@ -28,7 +28,7 @@ bool LeavesRows(const SequenceStep& step, int64_t chunk) {
 
 }  // namespace
 
-int64_t SessionState::UpdatesDue(int64_t rows, bool provisional) const {
+int64_t ComputedState::UpdatesDue(int64_t rows, bool provisional) const {
   if (rows == 0 || waiting_.empty()) return 0;
   const bool passes_chunk_end = !provisional && computed_ + rows > NextChunkEnd(computed_, chunk_);
   if (passes_chunk_end) return waiting_updates();  // the chunk inside is learnt, after these
@@ -36,7 +36,7 @@ int64_t SessionState::UpdatesDue(int64_t rows, bool provisional) const {
   return std::find_if(waiting_.rbegin(), waiting_.rend(), due).base() - waiting_.begin();
 }
 
-void SessionState::Prepare(SequenceStep& step, int64_t updates) {
+void ComputedState::Prepare(SequenceStep& step, int64_t updates) {
   step.cache = &cache_;
   if (!step.tokens.empty()) cache_.ExtendPages(step.end_position());
   if (chunk_ == 0) return;
@@ -49,7 +49,7 @@ void SessionState::Prepare(SequenceStep& step, int64_t updates) {
   if (learns_rows && !cache_.has_deltas() && Learns(step, chunk_)) cache_.TakeDeltas();
 }
 
-void SessionState::TakeUpdates(int64_t count, SequenceStep& step) {
+void ComputedState::TakeUpdates(int64_t count, SequenceStep& step) {
   MNEME_CHECK(count <= waiting_updates());
   if (count == 0) return;
   const auto end = waiting_.begin() + count;
@@ -57,13 +57,12 @@ void SessionState::TakeUpdates(int64_t count, SequenceStep& step) {
   waiting_.erase(waiting_.begin(), end);
   // Whoever takes the blocks next writes to them behind the step's updates.
   cache_.GiveWaitingRows(count);
-  const bool deferred =
-      std::any_of(step.updates.begin(), step.updates.end(),
-                  [](const WaitingUpdate& u) { return u.controls.max_lag_chunks > 0; });
-  if (deferred) update_log_.Add({computed_, step.updates.back().chunk + 1});
+  for (const WaitingUpdate& update : step.updates) {
+    if (update.controls.max_lag_chunks > 0) update_log_.Add({update.chunk, computed_});
+  }
 }
 
-void SessionState::Commit(SequenceStep& step) {
+void ComputedState::Commit(SequenceStep& step) {
   if (step.provisional || step.tokens.empty()) return;
   computed_ = step.end_position();
   last_hidden_ = std::move(step.hidden);
@@ -73,15 +72,15 @@ void SessionState::Commit(SequenceStep& step) {
   if (computed_ % chunk_ == 0) CloseChunk(step.controls->At(computed_ - 1));
 }
 
-void SessionState::LogChunksInside(const SequenceStep& step) {
+void ComputedState::LogChunksInside(const SequenceStep& step) {
   for (int64_t end = NextChunkEnd(step.first_position, chunk_); end < step.end_position();
        end += chunk_) {
     const LearningControls& controls = step.controls->At(end - 1);
-    if (controls.max_lag_chunks > 0 && !controls.freeze) update_log_.Add({end, end / chunk_});
+    if (controls.max_lag_chunks > 0 && !controls.freeze) update_log_.Add({end / chunk_ - 1, end});
   }
 }
 
-void SessionState::CloseChunk(const LearningControls& controls) {
+void ComputedState::CloseChunk(const LearningControls& controls) {
   if (controls.freeze) {
     if (cache_.has_open_rows()) cache_.GiveOpenRows();
     return;

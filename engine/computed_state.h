@@ -1,5 +1,5 @@
-#ifndef MNEME_ENGINE_SESSION_STATE_H_
-#define MNEME_ENGINE_SESSION_STATE_H_
+#ifndef MNEME_ENGINE_COMPUTED_STATE_H_
+#define MNEME_ENGINE_COMPUTED_STATE_H_
 
 // The state computed from a session's log, and how steps advance it.
 
@@ -17,9 +17,9 @@ namespace mneme {
 // to do. How long it may wait is fixed by the controls at its last token: until the session's next
 // token in exact mode; deferred, until `max_lag_chunks` chunks that closed wait already. Chunks
 // that end inside a step are learnt there. Engine thread only.
-class SessionState {
+class ComputedState {
  public:
-  explicit SessionState(CachePools& pools) : chunk_(pools.chunk()), cache_(pools) {}
+  explicit ComputedState(CachePools& pools) : chunk_(pools.chunk()), cache_(pools) {}
 
   // Tokens whose keys, values and rows are in the cache.
   int64_t computed() const { return computed_; }
@@ -62,4 +62,4 @@ class SessionState {
 
 }  // namespace mneme
 
-#endif  // MNEME_ENGINE_SESSION_STATE_H_
+#endif  // MNEME_ENGINE_COMPUTED_STATE_H_
