@@ -35,6 +35,7 @@ struct SessionOptions {
   std::optional<double> ttl_s;
   std::optional<float> clip_norm, decay, lr_scale, max_relative_norm;
   std::optional<bool> freeze;
+  std::optional<uint32_t> max_lag_chunks;
   uint32_t page_size = 100;
 };
 
@@ -93,6 +94,9 @@ absl::StatusOr<v1::Session> Describe(const SessionOptions& options,
   set("controls.max_relative_norm", options.max_relative_norm,
       &v1::LearningControls::set_max_relative_norm);
   set("controls.freeze", options.freeze, &v1::LearningControls::set_freeze);
+  set("controls.max_lag_chunks", options.max_lag_chunks, &v1::LearningControls::set_max_lag_chunks);
+  const bool deferred = options.max_lag_chunks.value_or(0) > 0;
+  controls.set_update_mode(deferred ? v1::UPDATE_MODE_DEFERRED : v1::UPDATE_MODE_EXACT);
   return session;
 }
 
@@ -160,6 +164,8 @@ void AddDescription(CLI::App& command, SessionOptions& options) {
   add("--decay", options.decay, "What each update forgets of the fast weights, in [0, 1)");
   add("--max_relative_norm", options.max_relative_norm,
       "Largest norm of the fast weights relative to the weights; 0: no limit");
+  add("--max_lag_chunks", options.max_lag_chunks,
+      "Chunks whose updates may wait while tokens go on; 0: none (exact mode)");
 }
 
 using Run = absl::Status (*)(const SessionOptions&, Console&, const Connection&);

@@ -51,28 +51,31 @@ absl::StatusOr<absl::Duration> ToTtl(const google::protobuf::Duration& proto) {
                                           proto.seconds(), " s and ", proto.nanos(), " ns"));
 }
 
-absl::Status NotImplemented(const std::string& field, const std::string& message) {
-  return RequestError(absl::StatusCode::kInvalidArgument, v1::ERROR_REASON_UNSUPPORTED_VALUE, field,
-                      message);
-}
-
-absl::Status CheckUpdateMode(const v1::LearningControls& proto) {
-  if (proto.update_mode() != v1::UPDATE_MODE_UNSPECIFIED &&
-      proto.update_mode() != v1::UPDATE_MODE_EXACT) {
-    return NotImplemented("controls.update_mode",
-                          "this version implements UPDATE_MODE_EXACT only (not implemented)");
+// Update mode and max_lag_chunks, which are one setting.
+absl::StatusOr<int64_t> ToMaxLagChunks(const v1::LearningControls& proto) {
+  const int64_t chunks = proto.max_lag_chunks();
+  switch (proto.update_mode()) {
+    case v1::UPDATE_MODE_UNSPECIFIED:
+    case v1::UPDATE_MODE_EXACT:
+      if (chunks == 0) return 0;
+      return InvalidField("controls.max_lag_chunks",
+                          absl::StrCat("max_lag_chunks must be 0, not ", chunks,
+                                       ", unless update_mode is UPDATE_MODE_DEFERRED"));
+    case v1::UPDATE_MODE_DEFERRED:
+      if (chunks >= 1 && chunks <= kMaxLagChunks) return chunks;
+      return InvalidField("controls.max_lag_chunks",
+                          absl::StrCat("with UPDATE_MODE_DEFERRED max_lag_chunks must be 1 to ",
+                                       kMaxLagChunks, ", not ", chunks));
+    default:
+      return InvalidField("controls.update_mode",
+                          absl::StrCat("there is no update_mode ", proto.update_mode()));
   }
-  if (proto.max_lag_chunks() != 0) {
-    return NotImplemented("controls.max_lag_chunks",
-                          "max_lag_chunks must be 0: deferred updates are not implemented");
-  }
-  return absl::OkStatus();
 }
 
 // The controls of `proto`, absent ones at their defaults.
 absl::StatusOr<LearningControls> ToControls(const v1::LearningControls& proto) {
-  MNEME_RETURN_IF_ERROR(CheckUpdateMode(proto));
   LearningControls controls;
+  MNEME_ASSIGN_OR_RETURN(controls.max_lag_chunks, ToMaxLagChunks(proto));
   if (proto.has_clip_norm()) controls.clip_norm = proto.clip_norm();
   if (proto.has_decay()) controls.decay = proto.decay();
   if (proto.has_lr_scale()) controls.lr_scale = proto.lr_scale();
@@ -83,7 +86,9 @@ absl::StatusOr<LearningControls> ToControls(const v1::LearningControls& proto) {
 
 // Takes over the control `name` of `from`; false if there is none of this name.
 bool CopyControl(const std::string& name, const LearningControls& from, ControlsUpdate& to) {
-  if (name == "clip_norm") {
+  if (name == "update_mode" || name == "max_lag_chunks") {
+    to.max_lag_chunks = from.max_lag_chunks;
+  } else if (name == "clip_norm") {
     to.clip_norm = from.clip_norm;
   } else if (name == "decay") {
     to.decay = from.decay;
@@ -94,7 +99,7 @@ bool CopyControl(const std::string& name, const LearningControls& from, Controls
   } else if (name == "freeze") {
     to.freeze = from.freeze;
   } else {
-    return name == "update_mode" || name == "max_lag_chunks";  // one value each, checked before
+    return false;
   }
   return true;
 }
@@ -127,7 +132,9 @@ absl::Status ApplyPath(const std::string& path, const v1::Session& session,
 // Controls that differ from their defaults; the others stay absent.
 void ToProto(const LearningControls& controls, v1::LearningControls* proto) {
   const LearningControls defaults;
-  proto->set_update_mode(v1::UPDATE_MODE_EXACT);
+  const bool deferred = controls.max_lag_chunks > 0;
+  proto->set_update_mode(deferred ? v1::UPDATE_MODE_DEFERRED : v1::UPDATE_MODE_EXACT);
+  proto->set_max_lag_chunks(static_cast<uint32_t>(controls.max_lag_chunks));
   if (controls.clip_norm != defaults.clip_norm) proto->set_clip_norm(controls.clip_norm);
   if (controls.decay != defaults.decay) proto->set_decay(controls.decay);
   if (controls.lr_scale != defaults.lr_scale) proto->set_lr_scale(controls.lr_scale);

@@ -61,12 +61,15 @@ TEST_F(ClientTest, SessionsAreMadeShownFrozenAndDeleted) {
   const RunResult created =
       Run({"sessions", "create", "reader", "--label", "book=emma", "--ttl", "60"});
   EXPECT_EQ(created.out, "reader\n");
-  const RunResult updated = Run({"sessions", "update", "reader", "--freeze", "true"});
+  const RunResult updated =
+      Run({"sessions", "update", "reader", "--freeze", "true", "--max_lag_chunks", "2"});
   EXPECT_EQ(updated.exit_code, 0) << updated.err;
   const nlohmann::json session = nlohmann::json::parse(Run({"sessions", "get", "reader"}).out);
   EXPECT_EQ(session["labels"]["book"], "emma");
   EXPECT_EQ(session["ttl"], "60s");
   EXPECT_EQ(session["controls"]["freeze"], true);
+  EXPECT_EQ(session["controls"]["max_lag_chunks"], 2);
+  EXPECT_EQ(session["controls"]["update_mode"], "UPDATE_MODE_DEFERRED");
   EXPECT_EQ(Run({"sessions", "delete", "reader"}).exit_code, 0);
   EXPECT_THAT(service_.session_ids(), ElementsAre());
   EXPECT_EQ(Run({"sessions", "delete", "reader"}).exit_code, 1);

@@ -132,9 +132,9 @@ class RecallService::Impl : public v1::SessionService::Service,
     const auto found = states_.find(request->session().session_id());
     if (found == states_.end()) return NotFound(request->session().session_id());
     for (const std::string& path : request->update_mask().paths()) {
-      if (path != "controls.freeze") return {grpc::StatusCode::INVALID_ARGUMENT, path};
-      found->second.session.mutable_controls()->set_freeze(request->session().controls().freeze());
+      if (!path.starts_with("controls.")) return {grpc::StatusCode::INVALID_ARGUMENT, path};
     }
+    found->second.session.mutable_controls()->MergeFrom(request->session().controls());
     *response = found->second.session;
     return grpc::Status::OK;
   }

@@ -109,12 +109,50 @@ TEST_F(ServiceTest, RefusesBadSessionFields) {
     ttl.mutable_ttl()->set_nanos(nanos);
     EXPECT_EQ(field(ttl), "ttl") << seconds << " " << nanos;
   }
-  v1::CreateSessionRequest deferred;
-  deferred.mutable_controls()->set_update_mode(v1::UPDATE_MODE_DEFERRED);
-  EXPECT_EQ(field(deferred), "controls.update_mode");
-  v1::CreateSessionRequest lag;
-  lag.mutable_controls()->set_max_lag_chunks(1);
-  EXPECT_EQ(field(lag), "controls.max_lag_chunks");
+  v1::CreateSessionRequest mode;
+  mode.mutable_controls()->set_update_mode(static_cast<v1::UpdateMode>(7));
+  EXPECT_EQ(field(mode), "controls.update_mode");
+  for (const auto& [update_mode, max_lag_chunks] : std::vector<std::pair<v1::UpdateMode, uint32_t>>{
+           {v1::UPDATE_MODE_UNSPECIFIED, 1},
+           {v1::UPDATE_MODE_EXACT, 1},
+           {v1::UPDATE_MODE_DEFERRED, 0},
+           {v1::UPDATE_MODE_DEFERRED, 65},
+           {v1::UPDATE_MODE_DEFERRED, std::numeric_limits<uint32_t>::max()}}) {
+    v1::CreateSessionRequest lag;
+    lag.mutable_controls()->set_update_mode(update_mode);
+    lag.mutable_controls()->set_max_lag_chunks(max_lag_chunks);
+    EXPECT_EQ(field(lag), "controls.max_lag_chunks") << update_mode << " " << max_lag_chunks;
+  }
+}
+
+TEST_F(ServiceTest, UpdateModeAndItsLagAreOneSetting) {
+  v1::CreateSessionRequest create;
+  create.set_session_id("s");
+  create.mutable_controls()->set_clip_norm(0.5F);
+  create.mutable_controls()->set_update_mode(v1::UPDATE_MODE_DEFERRED);
+  create.mutable_controls()->set_max_lag_chunks(3);
+  v1::Session session;
+  ASSERT_TRUE(Create(create, &session).ok());
+  EXPECT_EQ(session.controls().update_mode(), v1::UPDATE_MODE_DEFERRED);
+  EXPECT_EQ(session.controls().max_lag_chunks(), 3u);
+
+  v1::UpdateSessionRequest update;
+  update.mutable_session()->set_session_id("s");
+  update.mutable_session()->mutable_controls()->set_max_lag_chunks(5);
+  update.mutable_update_mask()->add_paths("controls.max_lag_chunks");
+  EXPECT_EQ(DetailOf(Update(update, &session)).field(), "controls.max_lag_chunks")
+      << "the mode is missing";
+  update.mutable_session()->mutable_controls()->set_update_mode(v1::UPDATE_MODE_DEFERRED);
+  ASSERT_TRUE(Update(update, &session).ok());
+  EXPECT_EQ(session.controls().max_lag_chunks(), 5u);
+
+  update.mutable_session()->clear_controls();
+  update.mutable_session()->mutable_controls()->set_update_mode(v1::UPDATE_MODE_EXACT);
+  update.mutable_update_mask()->set_paths(0, "controls.update_mode");
+  ASSERT_TRUE(Update(update, &session).ok());
+  EXPECT_EQ(session.controls().update_mode(), v1::UPDATE_MODE_EXACT);
+  EXPECT_EQ(session.controls().max_lag_chunks(), 0u);
+  EXPECT_EQ(session.controls().clip_norm(), 0.5F);
 }
 
 TEST_F(ServiceTest, UpdatesWhatTheMaskNamesAndNothingElse) {
