@@ -142,6 +142,31 @@ TEST_P(SplitInvarianceTest, RandomCuttingsGiveTheSame) {
   for (uint32_t seed = 1; seed <= GetParam().cuttings; ++seed) RunCutting(seed);
 }
 
+// Requests that wait for one another leave no idle step between them.
+TEST_P(SplitInvarianceTest, CuttingsThatAreQueuedAtOnceGiveTheSame) {
+  for (uint32_t seed = 1; seed <= GetParam().cuttings / 10; ++seed) {
+    std::mt19937 random(seed);
+    engine_->Create("queued");
+    std::vector<std::unique_ptr<Call>> appends;
+    std::vector<Call*> running;
+    for (int64_t at = 0; at < size();) {
+      const int64_t end = std::min<int64_t>(at + 1 + random() % 20, size());
+      appends.push_back(engine_->StartAppend("queued", Part(at, end), /*logprobs=*/true));
+      running.push_back(appends.back().get());
+      at = end;
+    }
+    engine_->RunAll(running);
+    std::vector<float> logprobs;
+    for (const Call* call : running) {
+      const std::vector<float> part = call->AppendLogProbs();
+      logprobs.insert(logprobs.end(), part.begin(), part.end());
+    }
+    EXPECT_LT(MaxDifference(logprobs, logprobs_), GetParam().logprob_tolerance);
+    ExpectSameState("queued");
+    engine_->loop().DeleteSession({"test", "queued"}).IgnoreError();
+  }
+}
+
 TEST_P(SplitInvarianceTest, ChunkBoundaryAtEveryPlaceRelativeToACallsEnd) {
   const int64_t chunk = engine_->model().config.ttt->chunk;
   for (int64_t cut = 2 * chunk - 3; cut <= 3 * chunk + 3; ++cut) {
