@@ -79,10 +79,13 @@ class CheckpointReader {
                                                const StoreId& id, const SecretKey& key);
 
   const CheckpointInfo& info() const { return info_; }
+  // Differs from that of any other checkpoint.
+  const std::string& salt() const { return reader_.salt(); }
   // The next section behind the info; see SectionReader.
   absl::StatusOr<std::optional<SectionHead>> Next();
   absl::Status Read(size_t count, char* destination) { return reader_.Read(count, destination); }
   absl::StatusOr<std::string> ReadAll(uint64_t max_bytes) { return reader_.ReadAll(max_bytes); }
+  uint64_t remaining() const { return reader_.remaining(); }
   // Reads all that is left, to the end. DATA_LOSS.
   absl::Status Verify();
 

@@ -119,6 +119,13 @@ bool Unseal(const SecretKey& key, const Nonce& nonce, absl::string_view bound,
   return false;
 }
 
+std::string Sha256(absl::string_view bytes) {
+  std::string digest(32, '\0');
+  MNEME_CHECK(EVP_Digest(bytes.data(), bytes.size(), Bytes(digest.data()), nullptr, EVP_sha256(),
+                         nullptr) == 1);
+  return digest;
+}
+
 std::string RandomBytes(size_t count) {
   std::string bytes(count, '\0');
   FillRandom(bytes.data(), count);

@@ -53,6 +53,9 @@ void Seal(const SecretKey& key, const Nonce& nonce, absl::string_view bound,
 bool Unseal(const SecretKey& key, const Nonce& nonce, absl::string_view bound,
             absl::string_view sealed, char* plaintext);
 
+// 32 bytes.
+std::string Sha256(absl::string_view bytes);
+
 // `count` bytes from the system's generator for secrets.
 std::string RandomBytes(size_t count);
 

@@ -26,6 +26,9 @@ class SectionReader {
 
   const StoreId& subject() const { return subject_; }
   const std::string& name() const { return name_; }
+  // Of this file alone.
+  const std::string& salt() const { return salt_; }
+  bool sealed() const { return key_id_ != 0; }
   // Needed to read sealed sections. FAILED_PRECONDITION if the file was sealed with another key,
   // or with none.
   absl::Status UseKey(const SecretKey& key);

@@ -1,6 +1,7 @@
 #include "storage/section_writer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -9,10 +10,10 @@
 namespace mneme {
 
 SectionWriter::SectionWriter(absl::string_view magic, const StoreId& subject,
-                             const std::optional<SecretKey>& key, ByteSink& sink)
+                             const std::optional<SecretKey>& key, ByteSink& sink, std::string salt)
     : magic_(magic),
       subject_(subject),
-      salt_(RandomBytes(kSaltBytes)),
+      salt_(std::move(salt)),
       key_id_(key ? KeyId(*key) : 0),
       file_key_(key ? std::make_optional(key->Derive(salt_, magic)) : std::nullopt),
       sink_(sink) {}

@@ -19,9 +19,11 @@ namespace mneme {
 // Writes a file of sections to a sink, holding one frame at a time. One thread.
 class SectionWriter {
  public:
-  // `key` seals; without one every section is in the clear. `sink` must outlive the writer.
+  // `key` seals; without one every section is in the clear. `sink` must outlive the writer. With
+  // one key no two files of different content may have the same salt.
   SectionWriter(absl::string_view magic, const StoreId& subject,
-                const std::optional<SecretKey>& key, ByteSink& sink);
+                const std::optional<SecretKey>& key, ByteSink& sink,
+                std::string salt = RandomBytes(kSaltBytes));
 
   // A section of `length` bytes, which must be appended before the next section. Sealed if there
   // is a key, unless `in_the_clear`. The sink's errors.

@@ -1,0 +1,60 @@
+#ifndef MNEME_STORAGE_UPLOAD_H_
+#define MNEME_STORAGE_UPLOAD_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "storage/crypto.h"
+#include "storage/files.h"
+
+namespace rocksdb {
+class FSRandomAccessFile;
+class FSWritableFile;
+}  // namespace rocksdb
+
+namespace mneme {
+
+// Bytes that a client sends, kept on the disk until they are all there. They are sealed with a key
+// that only this object holds: with it they are gone, whatever is left of the file. One thread.
+class Upload : public ByteSource {
+ public:
+  // Of at most `max_bytes`, in a new file at `path`.
+  static absl::StatusOr<std::unique_ptr<Upload>> Create(std::shared_ptr<FileSystem> files,
+                                                        std::string path, uint64_t max_bytes);
+  ~Upload() override;
+
+  // What is there: where a client that lost its connection goes on.
+  uint64_t size() const override { return size_; }
+  // OUT_OF_RANGE, with the size, unless `offset` is the size; RESOURCE_EXHAUSTED beyond max_bytes
+  // or on a full disk, UNAVAILABLE. A write that fails is latched: the upload must begin again.
+  absl::Status Append(uint64_t offset, absl::string_view bytes);
+  absl::Status ReadAt(uint64_t offset, size_t count, char* destination) const override;
+
+ private:
+  Upload(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes);
+  absl::Status FlushBlock();
+  // Makes block_ the one with this number, which is on the disk.
+  absl::Status LoadBlock(uint64_t number) const;
+
+  const std::shared_ptr<FileSystem> files_;
+  const std::string path_;
+  const uint64_t max_bytes_;
+  const SecretKey key_ = SecretKey::Random();
+  std::unique_ptr<rocksdb::FSWritableFile> file_;
+  absl::Status failure_;
+  uint64_t size_ = 0;
+  uint64_t stored_blocks_ = 0;
+  std::string last_;  // bytes behind the stored blocks, less than a block
+  mutable std::unique_ptr<FileSource>
+      source_;                 // of the stored blocks, as many as it was opened with
+  mutable std::string block_;  // content of the block read last
+  mutable uint64_t block_number_ = UINT64_MAX;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_STORAGE_UPLOAD_H_
