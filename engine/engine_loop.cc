@@ -248,6 +248,8 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
   for (const PlannedRows& planned : plan) {
     steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
   }
+  // Others wait for the memory of rows that could be learnt.
+  if (!starved_.empty()) AddIdleUpdates(steps);
   if (!RunModel(absl::MakeSpan(steps))) return;
   for (size_t i = 0; i < plan.size(); ++i) {
     Job* job = ready[plan[i].candidate].job;
@@ -259,15 +261,23 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
 }
 
 void EngineLoop::RunIdleUpdates() {
+  std::vector<SequenceStep> steps;
+  AddIdleUpdates(steps);
+  RunModel(absl::MakeSpan(steps));
+}
+
+void EngineLoop::AddIdleUpdates(std::vector<SequenceStep>& steps) {
   // As many chunks as a step has rows for, so that a request that comes meanwhile waits no longer
   // than for others' rows.
   const int64_t chunks = std::max<int64_t>(context_.options.max_step_tokens / pools_->chunk(), 1);
-  std::vector<SequenceStep> steps;
   for (Session* session : updates_.First(chunks)) {
+    const bool has_part = std::any_of(steps.begin(), steps.end(), [&](const SequenceStep& step) {
+      return step.cache == &session->cache();
+    });
+    if (has_part) continue;
     session->state().Prepare(steps.emplace_back(), /*updates=*/1);
     updates_.Note(*session);
   }
-  RunModel(absl::MakeSpan(steps));
 }
 
 bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {

@@ -77,8 +77,10 @@ class EngineLoop {
   // If all that could run waits for memory that nobody will give back, ends the first of them.
   void RelieveMemory();
   void RunStep(const std::vector<Ready>& ready);
-  // Learns chunks that no request waits for.
+  // Learns chunks that no token waits for.
   void RunIdleUpdates();
+  // Adds such to a step, of sessions that have no part in it.
+  void AddIdleUpdates(std::vector<SequenceStep>& steps);
   // Runs a step and reports it; false if the backend failed.
   bool RunModel(absl::Span<SequenceStep> steps);
   void EndSession(Session* session, const absl::Status& status);

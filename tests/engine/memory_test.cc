@@ -235,6 +235,24 @@ TEST_F(DividedMemoryTest, AnEmptyPoolIsAReasonToTryAgainLater) {
   EXPECT_TRUE(EndedOk(*engine_->Append("e", Tokens(3))));
 }
 
+TEST_F(DividedMemoryTest, ChunksAreLearntBesideAStreamIfTheirRowsAreInTheWay) {
+  const auto stream = engine_->StartGenerate("", GreedyRequest(40, Tokens(1)));
+  engine_->StepUntilTokens(stream.get(), 1);
+  for (const std::string id : {"a", "b", "c"}) {
+    engine_->Create(id);
+    const auto append = engine_->StartAppend(id, Tokens(4));
+    for (append->Read(); append->ends == 0 && engine_->Step();) append->Read();
+    ASSERT_TRUE(EndedOk(*append));
+  }
+  engine_->Create("d");
+  const auto append = engine_->StartAppend("d", Tokens(3));  // there is no block for its rows
+  for (append->Read(); append->ends == 0 && engine_->Step();) append->Read();
+  EXPECT_TRUE(EndedOk(*append));
+  stream->Read();
+  EXPECT_EQ(stream->ends, 0);
+  EXPECT_LT(stream->tokens.size(), 20u);
+}
+
 TEST_F(DividedMemoryTest, WhatAPoolCanNeverHoldIsRefusedAtOnceWithItsName) {
   engine_->Create("s");
   const auto call = engine_->Generate("s", GreedyRequest(17 * 16 - 1, Tokens(1)));

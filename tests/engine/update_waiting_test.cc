@@ -181,6 +181,15 @@ TEST_P(UpdateWaitingTest, IdleUpdatesOfManySessionsAreBatched) {
   }
 }
 
+TEST_P(UpdateWaitingTest, UpdatesThatTokensOfOneStepWaitForAreBatched) {
+  for (const std::string id : {"a", "b", "c"}) CloseChunk(id);
+  TakeBatches();
+  for (const std::string id : {"a", "c"}) engine_->StartAppend(id, Part(kChunk, kChunk + 5));
+  engine_->Step();
+  EXPECT_THAT(TakeBatches(), ElementsAre(2));
+  EXPECT_EQ(Waiting("b"), 1);
+}
+
 TEST_P(UpdateWaitingTest, RunningRequestsComeFirst) {
   CloseChunk("waiting");
   engine_->Create("running");
