@@ -27,34 +27,40 @@ void FastWeightStep::AddWaiting(const SequenceStep& sequence) {
 }
 
 void FastWeightStep::AddSegments(SequenceStep& sequence, int64_t first_row) {
-  SessionCache& cache = *sequence.cache;
   int64_t done = 0;
   for (size_t wave = 0; done < sequence.row_count(); ++wave) {
-    const int64_t offset = (sequence.first_position + done) % ttt_.chunk;
-    const int64_t rest = sequence.row_count() - done;
-    // Provisional rows all see the ΔW of now: they are one segment, whatever its length.
-    const int64_t rows = sequence.provisional ? rest : std::min(ttt_.chunk - offset, rest);
-    const bool closes = !sequence.provisional && offset + rows == ttt_.chunk;
-    const bool last = rows == rest;
     if (wave == waves_.size()) waves_.emplace_back();
-    ChunkSegment segment = {.first_row = first_row + done, .row_count = rows};
-    if (cache.deltas_written()) segment.deltas = cache.deltas();
-    segment.chunk_offset = offset;
-    done += rows;
-    const LearningControls* const controls =
-        closes ? &sequence.controls->At(sequence.first_position + done - 1) : nullptr;
-    const bool learns = closes && !controls->freeze;
-    // A chunk that lies whole within this step, and rows behind it, is learnt from where it is.
-    const bool kept = !sequence.provisional && (!closes || offset > 0 || (last && learns));
-    if (kept) segment.kept = cache.open_rows();
-    waves_[wave].segments.push_back(segment);
-    if (closes) ++sequence.chunks_closed;
-    if (last || !learns) continue;
-    LearntChunk chunk = Learn(sequence, *controls);
-    chunk.rows = segment.kept;
-    chunk.first_row = segment.first_row;
-    waves_[wave].learnt.push_back(chunk);
+    done += AddSegment(sequence, done, first_row + done, waves_[wave]);
   }
+}
+
+int64_t FastWeightStep::AddSegment(SequenceStep& sequence, int64_t done, int64_t first_row,
+                                   Wave& wave) {
+  SessionCache& cache = *sequence.cache;
+  const int64_t offset = (sequence.first_position + done) % ttt_.chunk;
+  const int64_t rest = sequence.row_count() - done;
+  // Provisional rows all see the ΔW of now: they are one segment, whatever its length.
+  const int64_t rows = sequence.provisional ? rest : std::min(ttt_.chunk - offset, rest);
+  ChunkSegment segment = {.first_row = first_row, .row_count = rows, .chunk_offset = offset};
+  if (cache.deltas_written()) segment.deltas = cache.deltas();
+
+  const bool closes = !sequence.provisional && offset + rows == ttt_.chunk;
+  const LearningControls& controls =
+      sequence.controls->At(sequence.first_position + done + rows - 1);
+  const bool learns = closes && !controls.freeze;
+  const bool waits = learns && rows == rest;
+  // A chunk that lies whole within this step, with rows behind it, is learnt from where it is.
+  const bool kept = !sequence.provisional && (!closes || offset > 0 || waits);
+  if (kept) segment.kept = cache.open_rows();
+  wave.segments.push_back(segment);
+  if (closes) ++sequence.chunks_closed;
+  if (learns && !waits) {
+    LearntChunk chunk = Learn(sequence, controls);
+    chunk.rows = segment.kept;
+    chunk.first_row = first_row;
+    wave.learnt.push_back(chunk);
+  }
+  return rows;
 }
 
 FastWeightStep::LearntChunk FastWeightStep::Learn(const SequenceStep& sequence,

@@ -63,6 +63,9 @@ class FastWeightStep {
 
   void AddWaiting(const SequenceStep& sequence);
   void AddSegments(SequenceStep& sequence, int64_t first_row);
+  // Adds the rows of `sequence` behind the first `done`, as far as they see the same ΔW; returns
+  // how many. They are those of the step from `first_row` on.
+  int64_t AddSegment(SequenceStep& sequence, int64_t done, int64_t first_row, Wave& wave);
   // `sequence` learns a chunk with these controls.
   static LearntChunk Learn(const SequenceStep& sequence, const LearningControls& controls);
   void Update(Stream& stream, const LayerWeights& weights, int64_t layer,
