@@ -18,10 +18,12 @@ absl::Status DoesNotFit(const std::string& why) {
 
 CheckpointInfo MakeCheckpointInfo(const SessionState& state, int64_t position,
                                   uint64_t model_fingerprint, bool has_kv) {
+  const auto count = static_cast<size_t>(position);
   return {.model_fingerprint = model_fingerprint,
-          .controls_fingerprint = ControlsFingerprint(state, position),
-          .log_hash = LogHash(state, position),
+          .controls_fingerprint = ControlsFingerprint(state.controls, position),
+          .log_hash = LogHash(absl::MakeSpan(state.tokens).first(count), state.updates),
           .position = position,
+          .updates = static_cast<int64_t>(state.updates.size()),
           .epoch = state.epoch,
           .has_kv = has_kv};
 }
@@ -33,8 +35,18 @@ absl::Status CheckFits(const CheckpointInfo& info, const SessionState& state,
     return DoesNotFit(absl::StrCat("at position ", info.position, ", behind the log's end at ",
                                    state.position()));
   }
-  if (info.log_hash != LogHash(state, info.position)) return DoesNotFit("of another log");
-  if (info.controls_fingerprint != ControlsFingerprint(state, info.position)) {
+  const auto updates = static_cast<size_t>(info.updates);
+  if (info.updates < 0 || updates > state.updates.size() ||
+      info.log_hash !=
+          LogHash(absl::MakeSpan(state.tokens).first(static_cast<size_t>(info.position)),
+                  absl::MakeSpan(state.updates).first(updates))) {
+    return DoesNotFit("of another log");
+  }
+  // An update of before it that it does not hold could not be made good.
+  if (updates < state.updates.size() && state.updates[updates].position < info.position) {
+    return DoesNotFit("of another log");
+  }
+  if (info.controls_fingerprint != ControlsFingerprint(state.controls, info.position)) {
     return DoesNotFit("of other learning controls");
   }
   return absl::OkStatus();
@@ -46,6 +58,7 @@ std::string EncodeCheckpointInfo(const CheckpointInfo& info) {
   out.Fixed(info.controls_fingerprint);
   out.Fixed(info.log_hash);
   out.Fixed(info.position);
+  out.Fixed(info.updates);
   out.Fixed(info.epoch);
   out.Bool(info.has_kv);
   out.String(info.name);
@@ -60,6 +73,7 @@ absl::StatusOr<CheckpointInfo> DecodeCheckpointInfo(absl::string_view bytes) {
   info.controls_fingerprint = in.Fixed<uint64_t>();
   info.log_hash = in.Fixed<uint64_t>();
   info.position = in.Fixed<int64_t>();
+  info.updates = in.Fixed<int64_t>();
   info.epoch = in.Fixed<uint32_t>();
   info.has_kv = in.Bool();
   info.name = in.String();

@@ -25,8 +25,9 @@ namespace mneme {
 struct CheckpointInfo {
   uint64_t model_fingerprint = 0;
   uint64_t controls_fingerprint = 0;  // ControlsFingerprint at `position`
-  uint64_t log_hash = 0;              // LogHash at `position`
+  uint64_t log_hash = 0;              // LogHash of the first `position` tokens, `updates` updates
   int64_t position = 0;               // tokens computed
+  int64_t updates = 0;                // those logged as applied; others wait, or are yet to come
   uint32_t epoch = 0;
   bool has_kv = false;
   std::string name;  // given by a client; empty: by the policy
@@ -35,7 +36,8 @@ struct CheckpointInfo {
   friend bool operator==(const CheckpointInfo&, const CheckpointInfo&) = default;
 };
 
-// The info of a checkpoint of `state` at `position`, less name and time.
+// The info, less name and time, of a checkpoint of a session whose log is `state` now and that has
+// computed `position` tokens of it and applied every update that is logged.
 CheckpointInfo MakeCheckpointInfo(const SessionState& state, int64_t position,
                                   uint64_t model_fingerprint, bool has_kv);
 

@@ -101,13 +101,12 @@ struct EventEncoder {
     Type(EventType::kControlsSet);
     out.Fixed(event.position);
     const StoredControls& controls = event.controls;
+    out.Fixed(controls.max_lag_chunks);
     out.Fixed(controls.clip_norm);
     out.Fixed(controls.decay);
     out.Fixed(controls.lr_scale);
     out.Fixed(controls.max_relative_norm);
     out.Bool(controls.freeze);
-    out.Fixed(controls.update_mode);
-    out.Fixed(controls.max_lag_chunks);
   }
   void operator()(const UpdateApplied& event) const {
     Type(EventType::kUpdateApplied);
@@ -161,13 +160,12 @@ ControlsSet GetControlsSet(ByteReader* in) {
   ControlsSet event;
   event.position = in->Fixed<int64_t>();
   StoredControls& controls = event.controls;
+  controls.max_lag_chunks = in->Fixed<int64_t>();
   controls.clip_norm = in->Fixed<float>();
   controls.decay = in->Fixed<float>();
   controls.lr_scale = in->Fixed<float>();
   controls.max_relative_norm = in->Fixed<float>();
   controls.freeze = in->Bool();
-  controls.update_mode = in->Fixed<uint8_t>();
-  controls.max_lag_chunks = in->Fixed<uint32_t>();
   return event;
 }
 

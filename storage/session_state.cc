@@ -125,32 +125,29 @@ std::vector<SessionEvent> SessionState::ToEvents() const {
   return events;
 }
 
-uint64_t LogHash(const SessionState& state, int64_t position) {
-  ByteWriter updates;
-  for (const UpdateApplied& update : state.updates) {
-    if (update.position > position) break;
-    updates.Fixed(update.chunk);
-    updates.Fixed(update.position);
+uint64_t LogHash(absl::Span<const int32_t> tokens, absl::Span<const UpdateApplied> updates) {
+  ByteWriter applied;
+  for (const UpdateApplied& update : updates) {
+    applied.Fixed(update.chunk);
+    applied.Fixed(update.position);
   }
-  const uint64_t seed = XXH3_64bits(updates.bytes().data(), updates.bytes().size());
-  return XXH3_64bits_withSeed(state.tokens.data(), static_cast<size_t>(position) * sizeof(int32_t),
-                              seed);
+  const uint64_t seed = XXH3_64bits(applied.bytes().data(), applied.bytes().size());
+  return XXH3_64bits_withSeed(tokens.data(), tokens.size() * sizeof(int32_t), seed);
 }
 
-uint64_t ControlsFingerprint(const SessionState& state, int64_t position) {
-  ByteWriter controls;
-  for (const ControlsSet& entry : state.controls) {
+uint64_t ControlsFingerprint(absl::Span<const ControlsSet> controls, int64_t position) {
+  ByteWriter governing;
+  for (const ControlsSet& entry : controls) {
     if (entry.position >= position) break;
-    controls.Fixed(entry.position);
-    controls.Fixed(entry.controls.clip_norm);
-    controls.Fixed(entry.controls.decay);
-    controls.Fixed(entry.controls.lr_scale);
-    controls.Fixed(entry.controls.max_relative_norm);
-    controls.Bool(entry.controls.freeze);
-    controls.Fixed(entry.controls.update_mode);
-    controls.Fixed(entry.controls.max_lag_chunks);
+    governing.Fixed(entry.position);
+    governing.Fixed(entry.controls.max_lag_chunks);
+    governing.Fixed(entry.controls.clip_norm);
+    governing.Fixed(entry.controls.decay);
+    governing.Fixed(entry.controls.lr_scale);
+    governing.Fixed(entry.controls.max_relative_norm);
+    governing.Bool(entry.controls.freeze);
   }
-  return XXH3_64bits(controls.bytes().data(), controls.bytes().size());
+  return XXH3_64bits(governing.bytes().data(), governing.bytes().size());
 }
 
 }  // namespace mneme

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace mneme {
 
@@ -28,10 +29,9 @@ struct SessionMetadata {
 
 // Learning controls as they govern from a position on; the engine knows what the values mean.
 struct StoredControls {
+  int64_t max_lag_chunks = 0;  // 0: exact mode
   float clip_norm = 0, decay = 0, lr_scale = 1, max_relative_norm = 0;
   bool freeze = false;
-  uint8_t update_mode = 0;  // 0: exact, 1: deferred
-  uint32_t max_lag_chunks = 0;
 
   friend bool operator==(const StoredControls&, const StoredControls&) = default;
 };
@@ -137,11 +137,11 @@ struct SessionState {
   std::vector<SessionEvent> ToEvents() const;
 };
 
-// Of what determines the computed state at `position` besides the model and the controls: the
-// tokens before it and where updates were applied. `position` is at most state.position().
-uint64_t LogHash(const SessionState& state, int64_t position);
-// Of the controls that govern any chunk which has closed by then.
-uint64_t ControlsFingerprint(const SessionState& state, int64_t position);
+// Of what determines a computed state besides the model and the controls: the tokens before its
+// position and the updates that are logged as applied to it.
+uint64_t LogHash(absl::Span<const int32_t> tokens, absl::Span<const UpdateApplied> updates);
+// Of the controls that govern any chunk which has closed at `position`.
+uint64_t ControlsFingerprint(absl::Span<const ControlsSet> controls, int64_t position);
 
 }  // namespace mneme
 

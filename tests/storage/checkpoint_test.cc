@@ -147,6 +147,15 @@ TEST_F(CheckpointTest, WhatDoesNotFitTheLogOrTheModelIsRefused) {
   EXPECT_THAT(refusal(updated, kModel), HasSubstr("another log"));
 }
 
+TEST_F(CheckpointTest, FitsALogInWhichAWaitingUpdateWasAppliedSince) {
+  SessionState state = state_;
+  ASSERT_TRUE(state.Apply(UpdateApplied{.chunk = 0, .position = 8}).ok());
+  const CheckpointInfo info = MakeCheckpointInfo(state, 8, kModel, true);
+  ASSERT_TRUE(state.Apply(UpdateApplied{.chunk = 1, .position = 8}).ok());
+  EXPECT_TRUE(CheckFits(info, state, kModel).ok());
+  EXPECT_FALSE(CheckFits(MakeCheckpointInfo(state, 8, kModel, true), state_, kModel).ok());
+}
+
 TEST_F(CheckpointTest, SurvivesARollbackBehindIt) {
   const CheckpointInfo info = MakeCheckpointInfo(state_, 4, kModel, true);
   SessionState rolled_back = state_;
