@@ -87,7 +87,7 @@ struct SessionInfo {
   SessionKey key;
   uint64_t position = 0;
   uint64_t version = 0;
-  int64_t device_bytes = 0;  // KV pages, fast weights and open-chunk rows
+  int64_t device_bytes = 0;  // KV pages, fast weights, rows of chunks that are not learnt yet
   int64_t host_bytes = 0;    // token log and request records
   SessionOptions options;
   absl::Time create_time;
