@@ -24,11 +24,11 @@ absl::Status AppendJob::Begin() {
 }
 
 absl::StatusOr<std::optional<Candidate>> AppendJob::NextRows() {
-  if (channel_->EventsFull()) return std::nullopt;
   MNEME_RETURN_IF_ERROR(TakeInput());
   if (!pending_.empty()) {
-    const auto rows = session_.uncomputed().size() + pending_.size();
-    return Candidate{.rows_wanted = static_cast<int64_t>(rows)};
+    const auto rows = static_cast<int64_t>(session_.uncomputed().size() + pending_.size());
+    return Candidate{.rows_wanted = rows,
+                     .updates = session_.state().UpdatesDue(rows, /*provisional=*/false)};
   }
   if (channel_->InputEnded()) MNEME_RETURN_IF_ERROR(Finish());
   return std::nullopt;

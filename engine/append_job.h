@@ -16,7 +16,9 @@ class AppendJob : public Job {
   AppendJob(AppendRequest request, std::shared_ptr<RequestChannel> channel, Session& session,
             JobContext& context, uint64_t arrival);
 
-  int64_t pending_tokens() const override { return static_cast<int64_t>(pending_.size()); }
+  int64_t pending_tokens() const override {
+    return static_cast<int64_t>(pending_.size()) + channel_->queued_input_tokens();
+  }
 
  protected:
   absl::Status Begin() override;

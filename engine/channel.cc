@@ -77,6 +77,11 @@ bool RequestChannel::InputEnded() const {
   return input_closed_ && input_.empty();
 }
 
+int64_t RequestChannel::queued_input_tokens() const {
+  std::lock_guard lock(mutex_);
+  return input_tokens_;
+}
+
 void RequestChannel::PushEvent(RequestEvent event) {
   {
     std::lock_guard lock(mutex_);

@@ -44,6 +44,7 @@ class RequestChannel {
   std::optional<InputPiece> PopInput();
   // No piece is left and none will come.
   bool InputEnded() const;
+  int64_t queued_input_tokens() const;
   void PushEvent(RequestEvent event);
   // The client has fallen behind: the request should not produce more for now.
   bool EventsFull() const;

@@ -31,7 +31,8 @@ class ThreadedEngine final : public Engine {
         backend_(std::move(backend)),
         model_(std::move(model)),
         clock_(clock),
-        stats_(stats) {}
+        stats_(stats),
+        intake_(std::make_shared<Intake>(options.max_queued_requests)) {}
 
   absl::Status Start() {
     MNEME_ASSIGN_OR_RETURN(auto model, Model::Create(model_.config, model_.weights, *backend_,
@@ -86,11 +87,11 @@ class ThreadedEngine final : public Engine {
 
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override {
     channel->SetEngineNotify(Notifier());
-    intake_->Post([=, this] { loop_->Append(request, channel); });
+    PostRequest(*channel, [=, this] { loop_->Append(request, channel); });
   }
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override {
     channel->SetEngineNotify(Notifier());
-    intake_->Post([=, this] { loop_->Generate(request, channel); });
+    PostRequest(*channel, [=, this] { loop_->Generate(request, channel); });
   }
   void Cancel(SessionKey key, std::string request_id, Done<std::monostate> done) override {
     intake_->Post([=, this] {
@@ -99,7 +100,11 @@ class ThreadedEngine final : public Engine {
     });
   }
   void GetLoad(Done<EngineLoad> done) override {
-    intake_->Post([=, this] { done(loop_->load()); });
+    intake_->Post([=, this] {
+      EngineLoad load = loop_->load();
+      load.queued_requests = intake_->requests();
+      done(std::move(load));
+    });
   }
 
   void Drain(absl::Duration grace) override {
@@ -121,6 +126,18 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
+  // Refuses the request at once if too many have come since the engine thread last looked.
+  void PostRequest(RequestChannel& channel, Intake::Command command) {
+    if (intake_->PostRequest(std::move(command))) return;
+    std::unique_lock lock(mutex_);
+    const absl::Duration delay = retry_delay_;
+    lock.unlock();
+    channel.PushEvent(RequestEnd{
+        MakeError(absl::StatusCode::kResourceExhausted,
+                  "more requests come than the engine can look at; try again later",
+                  {.reason = ErrorReason::kQueueFull, .retryable = true, .retry_delay = delay})});
+  }
+
   RequestChannel::Notify Notifier() const {
     return [intake = intake_] { intake->Notify(); };
   }
@@ -145,6 +162,7 @@ class ThreadedEngine final : public Engine {
     {
       std::lock_guard lock(mutex_);
       if (health_ != failure) health_ = failure;
+      retry_delay_ = loop_->retry_delay();
     }
     PublishIdle(loop_->requests_in_flight());
   }
@@ -179,13 +197,14 @@ class ThreadedEngine final : public Engine {
   StatsSink& stats_;
 
   // Shared with the channels, which their clients may keep for longer.
-  const std::shared_ptr<Intake> intake_ = std::make_shared<Intake>();
+  const std::shared_ptr<Intake> intake_;
   mutable std::mutex mutex_;
   std::condition_variable state_changed_;
-  int64_t requests_ = 0;      // guarded by mutex_, as are the next three
+  int64_t requests_ = 0;      // guarded by mutex_, as are the next four
   int64_t tickets_ = 0;       // drawn by those who wait
   int64_t acknowledged_ = 0;  // up to which ticket requests_ is true
   absl::Status health_;
+  absl::Duration retry_delay_ = absl::Seconds(1);
 
   // Engine thread only, once it runs.
   std::unique_ptr<EngineLoop> loop_;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,7 +30,15 @@ struct EngineOptions {
   int64_t max_step_tokens = 512;
   int64_t default_max_tokens = 1024;
   int64_t max_sessions = 100000;
-  int64_t max_queued_requests = 1024;  // accepted and not ended, of all sessions
+  int64_t max_queued_requests = 1024;   // accepted and not ended, of all sessions
+  int64_t max_queued_tokens = 1 << 20;  // of their input, not computed yet
+  // What a step shall take at most while streams run, unless decoding alone takes half of that;
+  // docs/scheduling.md argues for the default.
+  absl::Duration target_inter_token = absl::Milliseconds(8);
+  // A request whose client has not read for so long, while events for it wait, is cancelled.
+  absl::Duration slow_reader_limit = absl::Seconds(60);
+  // Each > 0; 1 for tenants not named.
+  std::vector<std::pair<std::string, double>> tenant_weights;
   // Device memory for KV pages, fast weights and open-chunk rows; 0: so large a part of what the
   // model and its scratch memory leave free.
   int64_t cache_bytes = 0;

@@ -8,97 +8,60 @@
 #include "engine/append_job.h"
 #include "engine/error.h"
 #include "engine/generate_job.h"
-#include "engine/scheduler.h"
+#include "engine/scheduling/admission.h"
 
 namespace mneme {
 
 static_assert(kMaxStepSequences <= Model::kLogitRows, "every one of them may draw");
+
+namespace {
+
+PlanLimits LimitsOf(const JobContext& context) {
+  PlanLimits limits = {.max_step_tokens = context.options.max_step_tokens,
+                       .target_us = absl::ToDoubleMicroseconds(context.options.target_inter_token),
+                       .chunk_tokens = context.config.ttt ? context.config.ttt->chunk : 0};
+  const std::vector<int64_t>& windows = context.config.windows;
+  const bool all = std::find(windows.begin(), windows.end(), 0) == windows.end();
+  if (all) limits.attention_tokens = *std::max_element(windows.begin(), windows.end());
+  return limits;
+}
+
+}  // namespace
 
 EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
                        const JobContext& context)
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
-      sessions_(*pools_, context_.options.max_sessions) {}
+      sessions_(*pools_, context_.options.max_sessions),
+      scheduler_(LimitsOf(context_)),
+      tenants_(context_.options.tenant_weights) {}
 
 EngineLoop::~EngineLoop() {
   EndAll(MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
                    {.reason = ErrorReason::kDraining, .retryable = true}));
 }
 
-// --- Sessions. ---
-
-absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOptions options) {
-  MNEME_RETURN_IF_ERROR(refusal_);
-  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Create(std::move(key), std::move(options),
-                                                             context_.clock.Now()));
-  next_expiry_ = std::min(next_expiry_, session->expiry());
-  return session->info();
-}
-
-absl::StatusOr<SessionInfo> EngineLoop::GetSession(const SessionKey& key) const {
-  MNEME_RETURN_IF_ERROR(failure_);
-  MNEME_ASSIGN_OR_RETURN(const Session* session, sessions_.Find(key));
-  return session->info();
-}
-
-Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const std::string& after,
-                                             int limit) const {
-  const std::vector<Session*> sessions = sessions_.List(tenant, after, limit + 1);
-  Engine::SessionPage page;
-  for (const Session* session : sessions) {
-    if (static_cast<int>(page.sessions.size()) == limit) {
-      page.next_after = page.sessions.back().key.id;
-      break;
-    }
-    page.sessions.push_back(session->info());
-  }
-  return page;
-}
-
-absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
-                                                      const SessionUpdate& update) {
-  MNEME_RETURN_IF_ERROR(refusal_);
-  MNEME_RETURN_IF_ERROR(ValidateControls(update.controls.AppliedTo(LearningControls())));
-  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
-  session->Update(update);
-  session->Touch(context_.clock.Now());
-  next_expiry_ = std::min(next_expiry_, session->expiry());
-  return session->info();
-}
-
-absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
-  MNEME_RETURN_IF_ERROR(refusal_);
-  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
-  SessionInfo info = session->info();
-  EndSession(session, MakeError(absl::StatusCode::kAborted, "the session was deleted",
-                                {.reason = ErrorReason::kSessionDeleted}));
-  return info;
-}
-
-void EngineLoop::EndSession(Session* session, const absl::Status& status) {
-  queues_.EndWhere([&](const Job& job) {
-    return &job.session() == session ? std::optional<absl::Status>(status) : std::nullopt;
-  });
-  updates_.Forget(*session);
-  const SessionKey key = session->key();
-  sessions_.Erase(key);
-}
-
 // --- Requests. ---
 
-absl::Status EngineLoop::Admit(const RequestHeader& header) const {
+absl::Status EngineLoop::Admit(const RequestHeader& header, int64_t input_tokens) {
   MNEME_RETURN_IF_ERROR(refusal_);
-  if (queues_.size() < context_.options.max_queued_requests) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kResourceExhausted,
-      absl::StrCat("request ", header.request_id, ": the queue is full with ", queues_.size(),
-                   " requests; try again later"),
-      {.reason = ErrorReason::kQueueFull, .retryable = true, .retry_delay = absl::Seconds(1)});
+  const absl::Time now = context_.clock.Now();
+  QueueState queue = tenants_.StateFor(header.session.tenant);
+  queue.requests_per_second = ended_.PerSecond(now);
+  queue.tokens_per_second = tokens_in_.PerSecond(now);
+  return CheckQueue({context_.options.max_queued_requests, context_.options.max_queued_tokens},
+                    queue, input_tokens);
 }
 
-absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header) const {
-  MNEME_RETURN_IF_ERROR(Admit(header));
+absl::Duration EngineLoop::retry_delay() const {
+  const auto room = static_cast<double>(context_.options.max_queued_requests) / 8;
+  return DrainTime(room, ended_.PerSecond(context_.clock.Now()));
+}
+
+absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header,
+                                                    int64_t input_tokens) {
+  MNEME_RETURN_IF_ERROR(Admit(header, input_tokens));
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(header.session));
   if (queues_.Find(header.session, header.request_id) == nullptr) return session;
   const absl::Status in_flight =
@@ -108,31 +71,41 @@ absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header)
   return WithPosition(in_flight, static_cast<uint64_t>(session->position()), session->version());
 }
 
+void EngineLoop::Push(std::unique_ptr<Job> job) {
+  const absl::Status fits = job->CheckEverFits();
+  if (!fits.ok()) return job->End(fits);
+  tenants_.Count(job->header().session.tenant, /*running=*/false, job->pending_tokens());
+  queues_.Push(std::move(job));
+}
+
 void EngineLoop::Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) {
-  const absl::StatusOr<Session*> session = FindForRequest(request.header);
+  const absl::StatusOr<Session*> session = FindForRequest(request.header, 0);
   if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
-  queues_.Push(std::make_unique<AppendJob>(std::move(request), std::move(channel), **session,
-                                           context_, ++arrivals_));
+  Push(std::make_unique<AppendJob>(std::move(request), std::move(channel), **session, context_,
+                                   ++arrivals_));
 }
 
 void EngineLoop::Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) {
   if (request.header.session.id.empty()) {
     return GenerateThrowAway(std::move(request), std::move(channel));
   }
-  const absl::StatusOr<Session*> session = FindForRequest(request.header);
+  const auto input_tokens = static_cast<int64_t>(request.input.ids.size());
+  const absl::StatusOr<Session*> session = FindForRequest(request.header, input_tokens);
   if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
-  queues_.Push(std::make_unique<GenerateJob>(std::move(request), std::move(channel), **session,
-                                             context_, ++arrivals_));
+  Push(std::make_unique<GenerateJob>(std::move(request), std::move(channel), **session, context_,
+                                     ++arrivals_));
 }
 
 void EngineLoop::GenerateThrowAway(GenerateRequest request,
                                    std::shared_ptr<RequestChannel> channel) {
-  const absl::Status admitted = Admit(request.header);
+  const absl::Status admitted =
+      Admit(request.header, static_cast<int64_t>(request.input.ids.size()));
   if (!admitted.ok()) return channel->PushEvent(RequestEnd{admitted});
   auto session = std::make_unique<Session>(request.header.session, SessionOptions(), *pools_,
                                            context_.clock.Now());
   auto job = std::make_unique<GenerateJob>(std::move(request), std::move(channel), *session,
                                            context_, ++arrivals_);
+  tenants_.Count(job->header().session.tenant, /*running=*/false, job->pending_tokens());
   queues_.PushThrowAway(std::move(session), std::move(job));
 }
 
@@ -162,9 +135,7 @@ bool EngineLoop::RunOnce() {
   const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
   if (!ready.empty()) RunStep(ready);
-  queues_.EndWhere([](const Job& job) {
-    return job.done() ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
-  });
+  Retire();
   if (expired || !ready.empty() || queues_.size() != before) return true;
   if (!updates_.empty()) {
     RunIdleUpdates();
@@ -174,6 +145,21 @@ bool EngineLoop::RunOnce() {
   return queues_.size() != before;
 }
 
+void EngineLoop::Retire() {
+  const absl::Time now = context_.clock.Now();
+  queues_.EndWhere([](const Job& job) {
+    return job.done() ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
+  });
+  const int64_t ended = queues_.ended() - counted_ended_;
+  if (ended > 0) ended_.Add(now, static_cast<double>(ended));
+  counted_ended_ += ended;
+  tenants_.BeginCount(now);
+  queues_.ForEach([this](const Job& job, bool head) {
+    const bool starves = std::find(starved_.begin(), starved_.end(), &job) != starved_.end();
+    tenants_.Count(job.header().session.tenant, head && !starves, job.pending_tokens());
+  });
+}
+
 bool EngineLoop::Sweep() {
   const absl::Time now = context_.clock.Now();
   queues_.EndWhere([now](const Job& job) {
@@ -181,20 +167,6 @@ bool EngineLoop::Sweep() {
     return status.ok() ? std::nullopt : std::optional<absl::Status>(status);
   });
   return now >= next_expiry_ && DeleteExpired(now);
-}
-
-bool EngineLoop::DeleteExpired(absl::Time now) {
-  bool deleted = false;
-  for (Session* session : sessions_.Expired(now)) {
-    if (queues_.Has(*session)) {
-      session->Touch(now);  // waiting is using
-    } else {
-      EndSession(session, absl::OkStatus());
-      deleted = true;
-    }
-  }
-  next_expiry_ = sessions_.NextExpiry();
-  return deleted;
 }
 
 std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
@@ -208,16 +180,23 @@ std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
     }
     if (!candidate->has_value()) continue;
     const int64_t rows = std::min((*candidate)->rows_wanted, context_.options.max_step_tokens);
-    const absl::StatusOr<bool> reserved = job->Reserve(rows);
+    const absl::StatusOr<bool> reserved = job->Reserve(rows, /*may_grow=*/starved_.empty());
     if (!reserved.ok()) {
       queues_.End(job, reserved.status());
     } else if (*reserved) {
-      ready.push_back({job, **candidate});
+      ready.push_back({job, WithTenant(**candidate, *job)});
     } else {
       starved_.push_back(job);
     }
   }
   return ready;
+}
+
+Candidate EngineLoop::WithTenant(Candidate candidate, const Job& job) {
+  const Tenants::Tenant& tenant = tenants_.Get(job.header().session.tenant);
+  candidate.tenant = tenant.number;
+  candidate.tenant_weight = tenant.weight;
+  return candidate;
 }
 
 void EngineLoop::RelieveMemory() {
@@ -226,38 +205,46 @@ void EngineLoop::RelieveMemory() {
     // A paused generation goes on when its reader does, and gives its memory back in the end.
     if (job->holds_lease()) return;
   }
-  const Job* first =
-      *std::min_element(starved_.begin(), starved_.end(),
-                        [](const Job* a, const Job* b) { return a->arrival() < b->arrival(); });
-  queues_.End(first, MakeError(absl::StatusCode::kResourceExhausted,
-                               "idle sessions hold the session memory; delete some, or raise "
-                               "--cache_bytes",
-                               {.reason = ErrorReason::kOutOfMemory,
-                                .retryable = true,
-                                .retry_delay = absl::Seconds(5)}));
+  const std::vector<Session*> idle = IdleSessions();
+  const absl::Duration unused =
+      idle.empty() ? absl::ZeroDuration() : context_.clock.Now() - idle[0]->last_used_time();
+  queues_.End(
+      starved_[0],
+      MakeError(absl::StatusCode::kResourceExhausted,
+                absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
+                             absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
+                             "; delete some, or raise --cache_bytes"),
+                {.reason = ErrorReason::kOutOfMemory,
+                 .retryable = true,
+                 .retry_delay = absl::Seconds(5)}));
 }
 
 void EngineLoop::RunStep(const std::vector<Ready>& ready) {
+  const absl::Time begin = context_.clock.Now();
   std::vector<Candidate> candidates;
   for (const Ready& entry : ready) candidates.push_back(entry.candidate);
-  std::vector<PlannedRows> plan = PlanStep(candidates, context_.options.max_step_tokens);
-  std::stable_partition(plan.begin(), plan.end(),
+  StepPlan plan = scheduler_.Plan(candidates);
+  std::stable_partition(plan.rows.begin(), plan.rows.end(),
                         [](const PlannedRows& planned) { return planned.rows <= 1; });
   ++steps_;
   std::vector<SequenceStep> steps;
-  for (const PlannedRows& planned : plan) {
+  for (const PlannedRows& planned : plan.rows) {
     steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
   }
   // Others wait for the memory of rows that could be learnt.
   if (!starved_.empty()) AddIdleUpdates(steps);
   if (!RunModel(absl::MakeSpan(steps))) return;
-  for (size_t i = 0; i < plan.size(); ++i) {
-    Job* job = ready[plan[i].candidate].job;
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    Job* job = ready[plan.rows[i].candidate].job;
+    tenants_.Charge(job->header().session.tenant, begin, plan.rows[i].cost);
     const absl::Status status = job->Commit(steps[i]);
     // A throw-away session ends with its request.
     if (!job->session().key().id.empty()) updates_.Note(job->session());
     if (!status.ok()) queues_.End(job, status);
   }
+  const absl::Time end = context_.clock.Now();
+  tokens_in_.Add(end, static_cast<double>(plan.work.prefill_rows));
+  scheduler_.OnStepDone(plan, end, end - begin);
 }
 
 void EngineLoop::RunIdleUpdates() {
@@ -303,18 +290,29 @@ void EngineLoop::Fail(const absl::Status& status) {
 
 absl::Time EngineLoop::NextWake() const {
   if (!failure_.ok()) return absl::InfiniteFuture();
-  return std::min(next_expiry_, queues_.NextDeadline());
+  return std::min(next_expiry_, queues_.NextInterruption());
 }
 
 EngineLoad EngineLoop::load() const {
-  return {.sessions = sessions_.size(),
-          .running_requests = queues_.num_queues(),
-          .waiting_requests = queues_.size() - queues_.num_queues(),
-          .pending_tokens = queues_.pending_tokens(),
-          .device_bytes_used = pools_->held_bytes(),
-          .device_bytes_reserved = pools_->budget().reserved_bytes(),
-          .device_bytes_limit = pools_->budget().limit_bytes(),
-          .host_bytes = sessions_.host_bytes()};
+  const absl::Time now = context_.clock.Now();
+  EngineLoad load = {.sessions = sessions_.size(),
+                     .requests_per_second = ended_.PerSecond(now),
+                     .device_bytes_used = pools_->held_bytes(),
+                     .device_bytes_reserved = pools_->budget().reserved_bytes(),
+                     .device_bytes_limit = pools_->budget().limit_bytes(),
+                     .host_bytes = sessions_.host_bytes(),
+                     .tenants = tenants_.Loads(now)};
+  for (const TenantLoad& tenant : load.tenants) {
+    load.running_requests += tenant.running_requests;
+    load.waiting_requests += tenant.waiting_requests;
+    load.pending_tokens += tenant.pending_tokens;
+  }
+  for (Session* session : IdleSessions()) {
+    ++load.idle_sessions;
+    load.idle_bytes += session->cache().held_bytes();
+  }
+  scheduler_.AddTo(&load, now);
+  return load;
 }
 
 }  // namespace mneme

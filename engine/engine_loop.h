@@ -13,6 +13,8 @@
 #include "engine/job.h"
 #include "engine/job_queues.h"
 #include "engine/model.h"
+#include "engine/scheduling/step_scheduler.h"
+#include "engine/scheduling/tenants.h"
 #include "engine/session_table.h"
 #include "engine/update_queue.h"
 
@@ -28,7 +30,7 @@ class EngineLoop {
   // Works on what is there: begins requests, runs one step if anything can be computed, ends what
   // is done. False if nothing could be done before something new comes or NextWake.
   bool RunOnce();
-  // When a deadline or a session's time to live ends next.
+  // When a deadline, a reader's time or a session's time to live ends next.
   absl::Time NextWake() const;
 
   // --- Sessions; see Engine. ---
@@ -38,6 +40,9 @@ class EngineLoop {
                                    int limit) const;
   absl::StatusOr<SessionInfo> UpdateSession(const SessionKey& key, const SessionUpdate& update);
   absl::StatusOr<SessionInfo> DeleteSession(const SessionKey& key);
+  // Those that hold device memory and have no request in flight, the one not used for longest
+  // first: candidates to leave the device.
+  std::vector<Session*> IdleSessions() const;
   // The session itself, to look into its state between steps; owned by the loop.
   absl::StatusOr<Session*> FindSession(const SessionKey& key) const { return sessions_.Find(key); }
 
@@ -51,6 +56,8 @@ class EngineLoop {
 
   EngineLoad load() const;
   int64_t requests_in_flight() const { return queues_.size(); }
+  // When a request that the full queue refuses now should come again.
+  absl::Duration retry_delay() const;
   // Refuses new requests with `status` from now on.
   void Refuse(const absl::Status& status) { refusal_ = status; }
   // Ends every request with `status`.
@@ -64,16 +71,21 @@ class EngineLoop {
     Candidate candidate;
   };
 
-  absl::Status Admit(const RequestHeader& header) const;
+  // RESOURCE_EXHAUSTED if the queue has no room for one request more.
+  absl::Status Admit(const RequestHeader& header, int64_t input_tokens);
   // The session of a new request; ABORTED if the same request is in flight.
-  absl::StatusOr<Session*> FindForRequest(const RequestHeader& header) const;
+  absl::StatusOr<Session*> FindForRequest(const RequestHeader& header, int64_t input_tokens);
+  // Queues a job that could ever be served, and tells the client of any other.
+  void Push(std::unique_ptr<Job> job);
   void GenerateThrowAway(GenerateRequest request, std::shared_ptr<RequestChannel> channel);
 
   // Ends what was cancelled or has passed its deadline; true if an expired session was deleted.
   bool Sweep();
   bool DeleteExpired(absl::Time now);
-  // Asks the first request of each queue what it can do.
+  // Asks the first request of each queue what it can do, in the order of their arrival, in which
+  // they also get memory: while one waits for it, no later one gets more than it has.
   std::vector<Ready> CollectReady();
+  Candidate WithTenant(Candidate candidate, const Job& job);
   // If all that could run waits for memory that nobody will give back, ends the first of them.
   void RelieveMemory();
   void RunStep(const std::vector<Ready>& ready);
@@ -83,6 +95,8 @@ class EngineLoop {
   void AddIdleUpdates(std::vector<SequenceStep>& steps);
   // Runs a step and reports it; false if the backend failed.
   bool RunModel(absl::Span<SequenceStep> steps);
+  // Ends the requests that are done, and counts those in flight anew.
+  void Retire();
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
@@ -92,10 +106,15 @@ class EngineLoop {
   SessionTable sessions_;
   JobQueues queues_;
   UpdateQueue updates_;  // of sessions in sessions_
+  StepScheduler scheduler_;
+  Tenants tenants_;
+  DecayingRate ended_, tokens_in_;  // requests; input tokens computed
+  int64_t counted_ended_ = 0;       // of queues_.ended()
   uint64_t arrivals_ = 0;
   uint64_t steps_ = 0;
   absl::Time next_expiry_ = absl::InfiniteFuture();  // no session expires before
-  std::vector<Job*> starved_;  // could run but for memory; of the last CollectReady
+  // Could run but for memory, in the order of arrival; of the last CollectReady.
+  std::vector<Job*> starved_;
   absl::Status refusal_;
   absl::Status failure_;
 };

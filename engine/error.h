@@ -27,6 +27,7 @@ enum class ErrorReason : uint8_t {
   kContextExhausted,   // max_position_embeddings
   kOutOfMemory,
   kQueueFull,
+  kSlowReader,  // its client did not read what was generated
   kDeadlineExceeded,
   kCancelled,
   kDraining,

@@ -109,17 +109,29 @@ absl::Status GenerateJob::ResolveInput() {
 }
 
 absl::Status GenerateJob::ResolveLimits() {
-  const int64_t room = context_limit() - base_ - input_tokens_;
-  max_tokens_ = request_.max_tokens.value_or(std::min(context_.options.default_max_tokens, room));
-  if (room < 1 || max_tokens_ > room) {
-    return MakeError(
-        absl::StatusCode::kOutOfRange,
-        absl::StrCat("position ", base_, " + ", input_tokens_, " input tokens + ",
-                     std::max<int64_t>(max_tokens_, 1),
-                     " to generate is beyond the model's context of ", context_limit()),
-        {.reason = ErrorReason::kContextExhausted});
-  }
-  return absl::OkStatus();
+  const int64_t end = base_ + input_tokens_;
+  max_tokens_ = request_.max_tokens.value_or(
+      std::min(context_.options.default_max_tokens, context_limit() - end));
+  return CheckContext(end, max_tokens_);
+}
+
+absl::Status GenerateJob::CheckContext(int64_t end, int64_t max_tokens) const {
+  const int64_t room = context_limit() - end;
+  if (room >= 1 && max_tokens <= room) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kOutOfRange,
+      absl::StrCat("position ", end, " after the input + ", std::max<int64_t>(max_tokens, 1),
+                   " tokens to generate is beyond the model's context of ", context_limit()),
+      {.reason = ErrorReason::kContextExhausted});
+}
+
+absl::Status GenerateJob::CheckEverFits() const {
+  // A retry needs less than it seems; what it does need shows when it begins.
+  if (session_.records().Find(header_.request_id) != nullptr) return absl::OkStatus();
+  const int64_t end = session_.position() + static_cast<int64_t>(request_.input.ids.size());
+  const int64_t max_tokens = std::max<int64_t>(request_.max_tokens.value_or(1), 1);
+  MNEME_RETURN_IF_ERROR(CheckContext(end, max_tokens));
+  return CheckFits(BlocksUntil(end + max_tokens));
 }
 
 absl::Status GenerateJob::Replay() {
@@ -143,6 +155,10 @@ absl::Status GenerateJob::Replay() {
 
 // --- Steps. ---
 
+int64_t GenerateJob::pending_tokens() const {
+  return begun() ? RowsWanted() : static_cast<int64_t>(request_.input.ids.size());
+}
+
 int64_t GenerateJob::RowsWanted() const {
   const auto known = static_cast<int64_t>(tokens_.size());
   const auto uncomputed = static_cast<int64_t>(session_.uncomputed().size());
@@ -151,14 +167,20 @@ int64_t GenerateJob::RowsWanted() const {
 }
 
 absl::StatusOr<std::optional<Candidate>> GenerateJob::NextRows() {
-  if (channel_->EventsFull()) return std::nullopt;
   const int64_t rows = RowsWanted();
-  return Candidate{.rows_wanted = rows, .decoding = completion_tokens() > 0 && rows == 1};
+  const bool decodes = completion_tokens() > 0 && rows == 1;
+  const bool provisional = !request_.learn && !catching_up();
+  return Candidate{.kind = decodes ? WorkKind::kDecode : WorkKind::kPrefill,
+                   .rows_wanted = rows,
+                   .updates = session_.state().UpdatesDue(rows, provisional)};
 }
 
 BlockCounts GenerateJob::PeakBlocks(int64_t /*rows*/) const {
   // All that it can come to, so that a generation that has begun never waits for memory.
-  const int64_t end = base_ + input_tokens_ + max_tokens_;
+  return BlocksUntil(base_ + input_tokens_ + max_tokens_);
+}
+
+BlockCounts GenerateJob::BlocksUntil(int64_t end) const {
   return session_.cache().PeakBlocks(session_.computed(),
                                      request_.learn ? end : session_.position(), end,
                                      context_.options.max_step_tokens, max_lag_chunks_);

@@ -18,7 +18,8 @@ class GenerateJob : public Job {
   GenerateJob(GenerateRequest request, std::shared_ptr<RequestChannel> channel, Session& session,
               JobContext& context, uint64_t arrival);
 
-  int64_t pending_tokens() const override { return RowsWanted(); }
+  int64_t pending_tokens() const override;
+  absl::Status CheckEverFits() const override;
 
  protected:
   absl::Status Begin() override;
@@ -33,6 +34,9 @@ class GenerateJob : public Job {
   uint64_t PayloadHash() const;
   absl::Status ResolveInput();
   absl::Status ResolveLimits();
+  // Of `max_tokens` behind a log and input that end at `end`.
+  absl::Status CheckContext(int64_t end, int64_t max_tokens) const;
+  BlockCounts BlocksUntil(int64_t end) const;
   // A retry sends again what was generated, and goes on behind it.
   absl::Status Replay();
 

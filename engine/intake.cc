@@ -13,6 +13,17 @@ void Intake::Post(Command command) {
   changed_.notify_one();
 }
 
+bool Intake::PostRequest(Command command) {
+  {
+    std::lock_guard lock(mutex_);
+    if (requests_ >= max_requests_) return false;
+    ++requests_;
+    commands_.push_back(std::move(command));
+  }
+  changed_.notify_one();
+  return true;
+}
+
 void Intake::Notify() {
   {
     std::lock_guard lock(mutex_);
@@ -27,7 +38,13 @@ std::vector<Intake::Command> Intake::Take(absl::Duration timeout) {
   changed_.wait_for(lock, absl::ToChronoNanoseconds(wait),
                     [this] { return notified_ || !commands_.empty(); });
   notified_ = false;
+  requests_ = 0;
   return std::exchange(commands_, {});
+}
+
+int64_t Intake::requests() const {
+  std::lock_guard lock(mutex_);
+  return requests_;
 }
 
 }  // namespace mneme

@@ -42,10 +42,24 @@ Job::Job(RequestKind kind, RequestHeader header, bool keeps_record,
 
 absl::Status Job::Interruption(absl::Time now) const {
   if (const auto cancelled = channel_->cancelled()) return *cancelled;
-  if (now < header_.deadline) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kDeadlineExceeded, "the request's deadline has passed",
-                   {.reason = ErrorReason::kDeadlineExceeded, .retryable = true});
+  if (now >= header_.deadline) {
+    return MakeError(absl::StatusCode::kDeadlineExceeded, "the request's deadline has passed",
+                     {.reason = ErrorReason::kDeadlineExceeded, .retryable = true});
+  }
+  if (now < ReadingEnds() || !channel_->EventsFull()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kCancelled,
+                   absl::StrCat("the client has read nothing for ",
+                                absl::FormatDuration(context_.options.slow_reader_limit),
+                                " while its events waited (--slow_reader_seconds)"),
+                   {.reason = ErrorReason::kSlowReader, .retryable = true});
 }
+
+absl::Time Job::ReadingEnds() const {
+  return unread_since_ ? *unread_since_ + context_.options.slow_reader_limit
+                       : absl::InfiniteFuture();
+}
+
+absl::Time Job::interruption_time() const { return std::min(header_.deadline, ReadingEnds()); }
 
 absl::StatusOr<std::optional<Candidate>> Job::Next() {
   if (!begun_) {
@@ -54,20 +68,32 @@ absl::StatusOr<std::optional<Candidate>> Job::Next() {
     MNEME_RETURN_IF_ERROR(Begin());
   }
   if (done_) return std::nullopt;
+  if (channel_->EventsFull()) {
+    if (!unread_since_) unread_since_ = context_.clock.Now();
+    return std::nullopt;
+  }
+  unread_since_.reset();
   MNEME_ASSIGN_OR_RETURN(std::optional<Candidate> candidate, NextRows());
   if (candidate) {
+    candidate->priority = header_.priority;
+    candidate->position = session_.computed();
     candidate->arrival = arrival_;
     candidate->last_step = last_step_;
   }
   return candidate;
 }
 
-absl::StatusOr<bool> Job::Reserve(int64_t rows) {
+absl::StatusOr<bool> Job::Reserve(int64_t rows, bool may_grow) {
   const BlockCounts blocks = PeakBlocks(rows);
   SessionCache& cache = session_.cache();
-  if (cache.Reserve(blocks)) return true;
-  const absl::Status fits = cache.budget().CheckFits(blocks);
-  if (fits.ok()) return false;
+  if ((may_grow || cache.Covers(blocks)) && cache.Reserve(blocks)) return true;
+  MNEME_RETURN_IF_ERROR(CheckFits(blocks));
+  return false;
+}
+
+absl::Status Job::CheckFits(const BlockCounts& blocks) const {
+  const absl::Status fits = session_.cache().budget().CheckFits(blocks);
+  if (fits.ok()) return fits;
   return MakeError(fits.code(), std::string(fits.message()),
                    {.reason = ErrorReason::kOutOfMemory, .retryable = false});
 }

@@ -21,7 +21,7 @@
 #include "engine/request.h"
 #include "engine/request_records.h"
 #include "engine/sampler.h"
-#include "engine/scheduler.h"
+#include "engine/scheduling/plan.h"
 #include "engine/sequence_step.h"
 #include "engine/session.h"
 #include "engine/stats.h"
@@ -57,19 +57,27 @@ class Job {
     return session_.cache().reserved_bytes() > session_.cache().held_bytes();
   }
 
+  // It has been the first of its session's queue.
+  bool begun() const { return begun_; }
+
   // Input that has come and is not computed yet.
   virtual int64_t pending_tokens() const = 0;
+  // For a request that has not begun: RESOURCE_EXHAUSTED or OUT_OF_RANGE if it could not be served
+  // even alone, as its session is now.
+  virtual absl::Status CheckEverFits() const { return absl::OkStatus(); }
 
-  // Why the request must end now, if it must: cancelled, or its deadline has passed.
+  // Why the request must end now, if it must: cancelled, or interruption_time has come.
   absl::Status Interruption(absl::Time now) const;
+  // Its deadline, or when its client's time to read is over.
+  absl::Time interruption_time() const;
 
   // What it could do next; nothing while it waits for input or for its reader. The first call comes
   // when the request is at the head of its session's queue. May find that it is done. Any error
   // ends the request.
   absl::StatusOr<std::optional<Candidate>> Next();
-  // Reserves what `rows` rows may take; false if the memory is not there now. RESOURCE_EXHAUSTED if
-  // it never will be.
-  absl::StatusOr<bool> Reserve(int64_t rows);
+  // Reserves what `rows` rows may take; false if the memory is not there now, or would have to be
+  // more than it has and may not be. RESOURCE_EXHAUSTED if it never will be there.
+  absl::StatusOr<bool> Reserve(int64_t rows, bool may_grow);
   // The next `rows` rows, with room in the cache for them.
   SequenceStep MakeStep(int64_t rows, uint64_t step_number);
   // Takes what came of them.
@@ -80,6 +88,7 @@ class Job {
 
  protected:
   virtual absl::Status Begin() = 0;
+  // Asked only while the client reads.
   virtual absl::StatusOr<std::optional<Candidate>> NextRows() = 0;
   virtual BlockCounts PeakBlocks(int64_t rows) const = 0;
   virtual SequenceStep FillStep(int64_t rows) = 0;
@@ -92,6 +101,8 @@ class Job {
   absl::Status OpenRecord(uint64_t payload_hash);
   // Logs `tokens` as part of this request.
   void Log(absl::Span<const int32_t> tokens);
+  // OK if the budget could ever hold `blocks`; else RESOURCE_EXHAUSTED, not retryable.
+  absl::Status CheckFits(const BlockCounts& blocks) const;
   int64_t context_limit() const { return context_.config.MaxSessionTokens(); }
   void set_done() { done_ = true; }
 
@@ -105,6 +116,7 @@ class Job {
 
  private:
   absl::Status CheckPreconditions() const;
+  absl::Time ReadingEnds() const;  // infinite unless its client has stopped reading
 
   const bool keeps_record_;
   const uint64_t arrival_;
@@ -112,6 +124,7 @@ class Job {
   bool done_ = false;
   bool recorded_ = false;  // the session knows record_
   uint64_t last_step_ = 0;
+  std::optional<absl::Time> unread_since_;  // the client's queue of events is full
 };
 
 // INVALID_ARGUMENT with reason kInvalidInput.

@@ -36,6 +36,7 @@ void JobQueues::EndWhere(const std::function<std::optional<absl::Status>(const J
       queue.jobs[i]->End(*status);
       queue.jobs.erase(queue.jobs.begin() + static_cast<std::ptrdiff_t>(i));
       --size_;
+      ++ended_;
     }
   }
   queues_.remove_if([](const Queue& queue) { return queue.jobs.empty(); });
@@ -44,7 +45,15 @@ void JobQueues::EndWhere(const std::function<std::optional<absl::Status>(const J
 std::vector<Job*> JobQueues::Heads() const {
   std::vector<Job*> heads;
   for (const Queue& queue : queues_) heads.push_back(queue.jobs.front().get());
+  std::sort(heads.begin(), heads.end(),
+            [](const Job* a, const Job* b) { return a->arrival() < b->arrival(); });
   return heads;
+}
+
+void JobQueues::ForEach(const std::function<void(const Job&, bool)>& visit) const {
+  for (const Queue& queue : queues_) {
+    for (const auto& job : queue.jobs) visit(*job, job == queue.jobs.front());
+  }
 }
 
 Job* JobQueues::Find(const SessionKey& session, const std::string& request_id) const {
@@ -63,19 +72,9 @@ bool JobQueues::Has(const Session& session) const {
                      [&session](const Queue& q) { return q.session == &session; });
 }
 
-int64_t JobQueues::pending_tokens() const {
-  int64_t tokens = 0;
-  for (const Queue& queue : queues_) {
-    for (const auto& job : queue.jobs) tokens += job->pending_tokens();
-  }
-  return tokens;
-}
-
-absl::Time JobQueues::NextDeadline() const {
+absl::Time JobQueues::NextInterruption() const {
   absl::Time next = absl::InfiniteFuture();
-  for (const Queue& queue : queues_) {
-    for (const auto& job : queue.jobs) next = std::min(next, job->header().deadline);
-  }
+  ForEach([&next](const Job& job, bool) { next = std::min(next, job.interruption_time()); });
   return next;
 }
 

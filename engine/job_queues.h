@@ -30,17 +30,20 @@ class JobQueues {
   // Ends the jobs for which `status_of` has a status; in a queue the last come first.
   void EndWhere(const std::function<std::optional<absl::Status>(const Job&)>& status_of);
 
-  // The first of each queue, in the order in which the queues came to be.
+  // The first of each queue, in the order of their arrival.
   std::vector<Job*> Heads() const;
+  // Every job, and whether it is the first of its queue.
+  void ForEach(const std::function<void(const Job& job, bool head)>& visit) const;
   // The job of a request id in a session; null if there is none, or the id is empty.
   Job* Find(const SessionKey& session, const std::string& request_id) const;
   bool Has(const Session& session) const;
 
   int64_t size() const { return size_; }
   int64_t num_queues() const { return static_cast<int64_t>(queues_.size()); }
-  // Input that has come and is not computed yet.
-  int64_t pending_tokens() const;
-  absl::Time NextDeadline() const;
+  // How many have left a queue so far.
+  int64_t ended() const { return ended_; }
+  // When the next job must end unless something happens before.
+  absl::Time NextInterruption() const;
 
  private:
   struct Queue {
@@ -51,6 +54,7 @@ class JobQueues {
 
   std::list<Queue> queues_;  // none of them empty
   int64_t size_ = 0;
+  int64_t ended_ = 0;
 };
 
 }  // namespace mneme

@@ -108,6 +108,9 @@ struct InputPiece {
 
 enum class RequestKind : uint8_t { kAppend, kGenerate };
 
+// How a tenant's requests share what is the tenant's; see PriorityWeight.
+enum class Priority : uint8_t { kHigh, kNormal, kLow };
+
 // What every request on a session has.
 struct RequestHeader {
   SessionKey session;      // Generate: an empty id is a throw-away session
@@ -115,6 +118,7 @@ struct RequestHeader {
   std::optional<uint64_t> expected_position;
   std::optional<uint64_t> expected_version;
   absl::Time deadline = absl::InfiniteFuture();
+  Priority priority = Priority::kNormal;
 };
 
 // Its input comes through the request's channel.

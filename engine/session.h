@@ -56,6 +56,7 @@ class Session {
   RequestRecords& records() { return records_; }
 
   void Touch(absl::Time now) { last_used_time_ = now; }
+  absl::Time last_used_time() const { return last_used_time_; }
   // When the session is deleted unless it is used before.
   absl::Time expiry() const;
 

@@ -1,6 +1,7 @@
 #include "engine/session_cache.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -188,6 +189,10 @@ BlockCounts SessionCache::PeakBlocks(int64_t computed, int64_t logged_end, int64
   if (logged_end > computed) chunks += (logged_end - 1) / pools_.chunk_ - first_chunk + 1;
   blocks.push_back(std::max(held_chunks, std::min(chunks, max_lag_chunks + 1)));
   return blocks;
+}
+
+bool SessionCache::Covers(const BlockCounts& blocks) const {
+  return std::equal(blocks.begin(), blocks.end(), reserved_.begin(), std::less_equal<>());
 }
 
 bool SessionCache::Reserve(const BlockCounts& blocks) {

@@ -105,6 +105,8 @@ class SessionCache {
   // positions are computed.
   BlockCounts PeakBlocks(int64_t computed, int64_t logged_end, int64_t provisional_end,
                          int64_t max_step_tokens, int64_t max_lag_chunks) const;
+  // Whether so much is reserved already.
+  bool Covers(const BlockCounts& blocks) const;
   // Raises the reservation to `blocks` of each pool; false, and nothing changed, if the budget has
   // not that much. The reservation is then leased: it stays, whatever is given back.
   bool Reserve(const BlockCounts& blocks);

@@ -60,6 +60,12 @@ std::vector<Session*> SessionTable::List(const std::string& tenant, const std::s
   return sessions;
 }
 
+std::vector<Session*> SessionTable::All() const {
+  std::vector<Session*> sessions;
+  for (const auto& [key, session] : sessions_) sessions.push_back(session.get());
+  return sessions;
+}
+
 std::vector<Session*> SessionTable::Expired(absl::Time now) const {
   std::vector<Session*> expired;
   for (const auto& [key, session] : sessions_) {

@@ -28,6 +28,7 @@ class SessionTable {
 
   // The tenant's sessions with ids greater than `after`, at most `limit`, by id.
   std::vector<Session*> List(const std::string& tenant, const std::string& after, int limit) const;
+  std::vector<Session*> All() const;
   // Those whose time to live has passed.
   std::vector<Session*> Expired(absl::Time now) const;
   absl::Time NextExpiry() const;

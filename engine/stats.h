@@ -2,21 +2,44 @@
 #define MNEME_ENGINE_STATS_H_
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 
 namespace mneme {
 
-// What the engine holds and has to do, at one moment.
+// What one tenant has in flight.
+struct TenantLoad {
+  std::string name;
+  double weight = 1;
+  int64_t running_requests = 0;  // of EngineLoad's, as the next two
+  int64_t waiting_requests = 0;
+  int64_t pending_tokens = 0;
+  double share = 0;  // of the time of the last seconds' steps, or of their rows: [0, 1]
+};
+
+// What the engine holds and has to do, at one moment. "Of late" is the last ten seconds, roughly.
 struct EngineLoad {
   int64_t sessions = 0;
-  int64_t running_requests = 0;  // at the head of their session's queue
-  int64_t waiting_requests = 0;  // behind another request of the same session
+  int64_t running_requests = 0;  // have begun, and are first of their session
+  int64_t waiting_requests = 0;  // behind another request of their session, or for memory
+  int64_t queued_requests = 0;   // accepted and not looked at yet: the engine is in a step
   int64_t pending_tokens = 0;    // input received and not yet computed
+
+  absl::Duration step_time;   // of a step, on average of late
+  double step_token_use = 0;  // rows of a step over --max_step_tokens, likewise
+  double step_time_use = 0;   // time of a step with running streams over what it was planned for
+  double requests_per_second = 0;  // that have ended of late
+
   int64_t device_bytes_used = 0;
   int64_t device_bytes_reserved = 0;
   int64_t device_bytes_limit = 0;
+  int64_t idle_sessions = 0;  // hold device memory, but have no request in flight
+  int64_t idle_bytes = 0;     // theirs: what would be free if they left the device
   int64_t host_bytes = 0;
+
+  std::vector<TenantLoad> tenants;  // that have requests in flight, or had of late
 };
 
 // Told of what happens, on the engine thread; must be quick. The default does nothing.

@@ -42,6 +42,9 @@ grpc::ServerUnaryReactor* AdminService::GetLoad(grpc::CallbackServerContext* cal
       ToProto(*load, response);
       response->set_queue_capacity(
           static_cast<uint32_t>(context_.engine.options().max_queued_requests));
+      response->set_pending_token_capacity(
+          static_cast<uint64_t>(context_.engine.options().max_queued_tokens));
+      ToProto(context_.engine.options().target_inter_token, response->mutable_target_inter_token());
       response->set_prefill_tokens_per_second(context_.metrics.tokens_in_per_second());
       response->set_decode_tokens_per_second(context_.metrics.tokens_out_per_second());
       response->set_draining(draining_);

@@ -2,7 +2,11 @@
 
 #include <CLI/CLI.hpp>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "base/version.h"
 
 namespace mneme {
@@ -83,6 +87,58 @@ void AddNetworkFlags(CLI::App& app, ServerConfig& config) {
                  "in memory only and writes none of them here");
 }
 
+// "a=3,b=1" has come as {"a=3", "b=1"}.
+std::vector<std::pair<std::string, double>> ParseWeights(const std::vector<std::string>& values) {
+  std::vector<std::pair<std::string, double>> weights;
+  for (const std::string& value : values) {
+    const size_t equals = value.find('=');
+    double weight = 0;
+    const bool is_number =
+        equals != std::string::npos && absl::SimpleAtod(value.substr(equals + 1), &weight);
+    if (!is_number || !ValidateSessionId(value.substr(0, equals)).ok() || !(weight >= 0.001) ||
+        !(weight <= 1000)) {
+      throw CLI::ValidationError("--tenant_weights",
+                                 value + " is not TENANT=WEIGHT with a weight of 0.001 to 1000");
+    }
+    weights.emplace_back(value.substr(0, equals), weight);
+  }
+  return weights;
+}
+
+void AddSchedulingFlags(CLI::App& app, ServerConfig& config) {
+  const auto positive = CLI::Range(int64_t{1}, kMaxInt64);
+  app.add_option_function<double>(
+         "--target_inter_token_ms",
+         [&config](double ms) { config.engine.target_inter_token = absl::Milliseconds(ms); },
+         "While streams run, prefill is cut so that a step takes at most so long, or twice what "
+         "decoding alone takes if that is more")
+      ->default_str("8; 40 on cuda")
+      ->check(CLI::Range(0.1, 60000.0));
+  app.add_option("--max_queued_requests", config.engine.max_queued_requests,
+                 "Append and Generate calls accepted at once, running ones included")
+      ->check(positive);
+  app.add_option("--max_queued_tokens", config.engine.max_queued_tokens,
+                 "Tokens of their input accepted and not computed, at once")
+      ->check(positive);
+  app.add_option_function<double>(
+         "--slow_reader_seconds",
+         [&config](double seconds) { config.engine.slow_reader_limit = absl::Seconds(seconds); },
+         "A stream whose client has read nothing for so long, while 256 events wait, is cancelled")
+      ->default_str("60")
+      ->check(CLI::Range(0.1, 1e6));
+  app.add_flag("--trust_tenant_metadata", config.trust_tenant_metadata,
+               "Believe callers that name their tenant in the metadata mneme-tenant: only where "
+               "nobody but your own front can reach this server");
+  app.add_option_function<std::vector<std::string>>(
+         "--tenant_weights",
+         [&config](const std::vector<std::string>& values) {
+           config.engine.tenant_weights = ParseWeights(values);
+         },
+         "Shares of tenants, such as alice=3,bob=1; 1 for those not named")
+      ->delimiter(',')
+      ->default_str("");
+}
+
 void AddLimitFlags(CLI::App& app, ServerConfig& config) {
   const auto positive = CLI::Range(int64_t{1}, kMaxInt64);
   app.add_option("--max_step_tokens", config.engine.max_step_tokens,
@@ -93,9 +149,6 @@ void AddLimitFlags(CLI::App& app, ServerConfig& config) {
                  "max_tokens of a Generate that names none")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   app.add_option("--max_sessions", config.engine.max_sessions, "Sessions held at once")
-      ->check(positive);
-  app.add_option("--max_queued_requests", config.engine.max_queued_requests,
-                 "Append and Generate calls accepted at once, running ones included")
       ->check(positive);
   app.add_option("--cache_bytes", config.engine.cache_bytes,
                  "Memory for sessions (keys and values, fast weights), such as 8GiB; 0: by "
@@ -130,6 +183,9 @@ void AddLogFlags(CLI::App& app, ServerConfig& config) {
 void SetBackendDefaults(const CLI::App& app, ServerConfig& config) {
   if (config.backend != "cuda") return;
   if (app.count("--max_step_tokens") == 0) config.engine.max_step_tokens = 4096;
+  if (app.count("--target_inter_token_ms") == 0) {
+    config.engine.target_inter_token = absl::Milliseconds(40);
+  }
   if (app.count("--device_memory_fraction") == 0) config.engine.device_memory_fraction = 0.9;
 }
 
@@ -146,6 +202,7 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, std::ostream& ou
   AddBackendFlags(app, config);
   AddNetworkFlags(app, config);
   AddLimitFlags(app, config);
+  AddSchedulingFlags(app, config);
   AddLogFlags(app, config);
   try {
     app.parse(argc, argv);

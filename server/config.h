@@ -37,6 +37,7 @@ struct ServerConfig {
   std::string port_file;    // empty: none
 
   EngineOptions engine;
+  bool trust_tenant_metadata = false;
   int64_t max_message_bytes = 4 << 20;
   int drain_seconds = 20;
 

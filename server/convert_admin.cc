@@ -4,6 +4,8 @@
 #include <limits>
 #include <optional>
 
+#include "server/convert_status.h"
+
 namespace mneme {
 namespace {
 
@@ -75,12 +77,30 @@ void ToProto(const ModelDescription& model, v1::GetModelInfoResponse* proto) {
   ToProto(model.defaults, proto->mutable_default_sampling());
 }
 
+void ToProto(const TenantLoad& load, v1::TenantLoad* proto) {
+  proto->set_tenant(load.name);
+  proto->set_weight(load.weight);
+  proto->set_running_requests(static_cast<uint32_t>(load.running_requests));
+  proto->set_waiting_requests(static_cast<uint32_t>(load.waiting_requests));
+  proto->set_pending_tokens(static_cast<uint64_t>(load.pending_tokens));
+  proto->set_share(load.share);
+}
+
 void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   proto->set_running_requests(static_cast<uint32_t>(load.running_requests));
   proto->set_waiting_requests(static_cast<uint32_t>(load.waiting_requests));
   proto->set_pending_tokens(static_cast<uint64_t>(load.pending_tokens));
   proto->set_sessions(static_cast<uint64_t>(load.sessions));
   proto->set_active_sessions(static_cast<uint64_t>(load.sessions));
+  proto->set_queued_requests(static_cast<uint32_t>(load.queued_requests));
+  ToProto(load.step_time, proto->mutable_step_time());
+  proto->set_step_token_use(load.step_token_use);
+  proto->set_step_time_use(load.step_time_use);
+  proto->set_requests_per_second(load.requests_per_second);
+  proto->set_device_bytes_reserved(static_cast<uint64_t>(load.device_bytes_reserved));
+  proto->set_idle_sessions(static_cast<uint64_t>(load.idle_sessions));
+  proto->set_idle_bytes(static_cast<uint64_t>(load.idle_bytes));
+  for (const TenantLoad& tenant : load.tenants) ToProto(tenant, proto->add_tenants());
   proto->set_device_bytes_used(static_cast<uint64_t>(load.device_bytes_used));
   proto->set_device_bytes_limit(static_cast<uint64_t>(load.device_bytes_limit));
   proto->set_host_bytes_used(static_cast<uint64_t>(load.host_bytes));

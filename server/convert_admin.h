@@ -10,6 +10,7 @@
 namespace mneme {
 
 void ToProto(const ModelDescription& model, v1::GetModelInfoResponse* proto);
+void ToProto(const TenantLoad& load, v1::TenantLoad* proto);
 void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto);
 
 }  // namespace mneme

@@ -102,6 +102,21 @@ absl::Status CheckRequestId(const std::string& id) {
   return InvalidField("request_id", "a request id is 0 to 128 characters of A-Z a-z 0-9 . _ : -");
 }
 
+absl::StatusOr<Priority> ToPriority(v1::Priority priority) {
+  switch (priority) {
+    case v1::PRIORITY_HIGH:
+      return Priority::kHigh;
+    case v1::PRIORITY_UNSPECIFIED:
+    case v1::PRIORITY_NORMAL:
+      return Priority::kNormal;
+    case v1::PRIORITY_LOW:
+      return Priority::kLow;
+    default:
+      return InvalidField("priority",
+                          absl::StrCat("there is no priority ", static_cast<int>(priority)));
+  }
+}
+
 template <typename Request>
 absl::StatusOr<RequestHeader> HeaderOf(const Request& request, const std::string& tenant,
                                        absl::Time deadline) {
@@ -112,6 +127,7 @@ absl::StatusOr<RequestHeader> HeaderOf(const Request& request, const std::string
   if (request.has_expected_position()) header.expected_position = request.expected_position();
   if (request.has_expected_version()) header.expected_version = request.expected_version();
   header.deadline = deadline;
+  MNEME_ASSIGN_OR_RETURN(header.priority, ToPriority(request.priority()));
   return header;
 }
 

@@ -76,6 +76,8 @@ v1::ErrorReason ReasonOf(ErrorReason reason, absl::StatusCode code, bool retryab
       return retryable ? v1::ERROR_REASON_MEMORY_EXHAUSTED : v1::ERROR_REASON_REQUEST_TOO_LARGE;
     case ErrorReason::kQueueFull:
       return v1::ERROR_REASON_QUEUE_FULL;
+    case ErrorReason::kSlowReader:
+      return v1::ERROR_REASON_SLOW_READER;
     case ErrorReason::kDeadlineExceeded:
       return v1::ERROR_REASON_DEADLINE_EXCEEDED;
     case ErrorReason::kCancelled:

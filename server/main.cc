@@ -107,6 +107,7 @@ absl::StatusOr<int> Run(const ServerConfig& config) {
       .model = loaded.description,
       .backend = config.backend,
       .max_message_bytes = config.max_message_bytes,
+      .trust_tenant_metadata = config.trust_tenant_metadata,
       .start_time = clock.Now(),
   };
   MNEME_ASSIGN_OR_RETURN(

@@ -37,11 +37,12 @@ prometheus::Histogram& AddHistogram(prometheus::Registry& registry, const std::s
 }
 
 prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
-                               const std::vector<std::pair<std::string, double>>& by_state) {
+                               const std::vector<std::pair<std::string, double>>& values,
+                               const std::string& label = "state") {
   prometheus::MetricFamily family{name, help, prometheus::MetricType::Gauge, {}};
-  for (const auto& [state, value] : by_state) {
+  for (const auto& [label_value, value] : values) {
     prometheus::ClientMetric& metric = family.metric.emplace_back();
-    if (!state.empty()) metric.label.push_back({"state", state});
+    if (!label_value.empty()) metric.label.push_back({label, label_value});
     metric.gauge.value = value;
   }
   return family;
@@ -60,19 +61,49 @@ absl::StatusOr<EngineLoad> LoadWithin(Engine& engine, std::chrono::seconds limit
   return absl::DeadlineExceededError("the engine does not answer");
 }
 
+void AddTenants(const std::vector<TenantLoad>& tenants,
+                std::vector<prometheus::MetricFamily>& families) {
+  std::vector<std::pair<std::string, double>> shares, requests, tokens;
+  for (const TenantLoad& tenant : tenants) {
+    shares.emplace_back(tenant.name, tenant.share);
+    requests.emplace_back(tenant.name, tenant.running_requests + tenant.waiting_requests);
+    tokens.emplace_back(tenant.name, tenant.pending_tokens);
+  }
+  families.push_back(Gauge("mneme_tenant_share", "Share of the time of the last seconds' steps.",
+                           shares, "tenant"));
+  families.push_back(
+      Gauge("mneme_tenant_requests", "Requests running or waiting.", requests, "tenant"));
+  families.push_back(Gauge("mneme_tenant_pending_tokens",
+                           "Input tokens received and not yet computed.", tokens, "tenant"));
+}
+
 void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& families) {
   families.push_back(Gauge("mneme_sessions", "Sessions held.", load.sessions));
   families.push_back(Gauge("mneme_running_requests",
-                           "Requests at the head of their session's queue.",
+                           "Requests that have begun and are the first of their session.",
                            load.running_requests));
   families.push_back(Gauge("mneme_waiting_requests",
-                           "Requests behind another one of their session.", load.waiting_requests));
+                           "Requests behind another one of their session, or without memory.",
+                           load.waiting_requests));
+  families.push_back(Gauge("mneme_queued_requests",
+                           "Requests that came while the engine computes its present step.",
+                           load.queued_requests));
   families.push_back(Gauge("mneme_pending_tokens", "Input tokens received and not yet computed.",
                            load.pending_tokens));
+  families.push_back(
+      Gauge("mneme_step_use",
+            "Of late: rows of a step over --max_step_tokens, and time of a step with "
+            "running streams over what it was planned for.",
+            {{"tokens", load.step_token_use}, {"time", load.step_time_use}}, "budget"));
+  families.push_back(Gauge("mneme_idle_sessions",
+                           "Sessions that hold device memory without a request in flight.",
+                           load.idle_sessions));
   families.push_back(Gauge("mneme_device_bytes", "Device memory for sessions.",
                            {{"used", static_cast<double>(load.device_bytes_used)},
                             {"reserved", static_cast<double>(load.device_bytes_reserved)},
-                            {"limit", static_cast<double>(load.device_bytes_limit)}}));
+                            {"limit", static_cast<double>(load.device_bytes_limit)},
+                            {"idle", static_cast<double>(load.idle_bytes)}}));
+  AddTenants(load.tenants, families);
   families.push_back(Gauge("mneme_host_bytes", "Host memory for token logs and request records.",
                            load.host_bytes));
 }

@@ -62,7 +62,7 @@ class RequestStream : public Reactor,
   RequestStream(const ServiceContext& context, grpc::CallbackServerContext& call, std::string rpc)
       : context_(context),
         deadline_(DeadlineOf(call)),
-        record_(context, std::move(rpc), TenantOf(call)) {}
+        record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata)) {}
 
   // Makes the stream own itself and runs the first step. Exactly once, right after construction.
   void Start() {

@@ -24,6 +24,7 @@ struct ServiceContext {
   ModelDescription model;
   std::string backend;  // "cpu"
   int64_t max_message_bytes = 0;
+  bool trust_tenant_metadata = false;
   absl::Time start_time;
 };
 

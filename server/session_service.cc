@@ -18,7 +18,7 @@ class RefusedStream final : public Reactor {
   RefusedStream(const ServiceContext& context, const grpc::CallbackServerContext& call,
                 const char* rpc) {
     const absl::Status status = NotImplemented(rpc);
-    CallRecord(context, rpc, TenantOf(call)).End(status);
+    CallRecord(context, rpc, TenantOf(call, context.trust_tenant_metadata)).End(status);
     this->Finish(ToGrpcStatus(status));
   }
   void OnDone() override { delete this; }

@@ -16,7 +16,8 @@ std::shared_ptr<UnaryCall> UnaryCall::Start(const ServiceContext& context,
 
 UnaryCall::UnaryCall(const ServiceContext& context, grpc::CallbackServerContext& call,
                      std::string rpc, bool frequent)
-    : record_(context, std::move(rpc), TenantOf(call), frequent), reactor_(call.DefaultReactor()) {}
+    : record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata), frequent),
+      reactor_(call.DefaultReactor()) {}
 
 grpc::ServerUnaryReactor* UnaryCall::Finish(const absl::Status& status) {
   record_.End(status);

@@ -104,7 +104,7 @@ TEST(IncludeRulesTest, RefuseCudaOutsideItsFolder) {
 TEST(IncludeRulesTest, RefuseWhatStandsBelowInTheEngine) {
   EXPECT_THAT(Complaints("engine/config.cc", "\"engine/request.h\""),
               ElementsAre(HasSubstr("its unit stands below")));
-  EXPECT_THAT(Complaints("engine/scheduler.h", "\"engine/model.h\""),
+  EXPECT_THAT(Complaints("engine/scheduling/plan.h", "\"engine/model.h\""),
               ElementsAre(HasSubstr("its unit stands below")));
   EXPECT_THAT(Complaints("engine/tokenizer/bpe.h", "\"engine/sampler.h\""),
               ElementsAre(HasSubstr("its unit stands below")));

@@ -46,9 +46,9 @@ session session_cache computed_state request_records sequence_step control_log u
 fast_weights
 session_table update_queue
 session_store
-scheduler
+scheduling/
 model
-engine engine_loop job job_queues append_job generate_job input_resolver
+engine engine_loop engine_loop_sessions job job_queues append_job generate_job input_resolver
 )";
 
 // Folders whose headers only the rooms named may see.

@@ -169,6 +169,11 @@ void FakeEngine::GetLoad(Done<EngineLoad> done) {
   load.device_bytes_used = 10;
   load.device_bytes_reserved = 20;
   load.device_bytes_limit = 30;
+  load.queued_requests = 4;
+  load.step_time = absl::Milliseconds(5);
+  load.step_time_use = 0.5;
+  load.idle_sessions = 1;
+  load.tenants = {{.name = "alice", .weight = 3, .running_requests = 2, .share = 0.25}};
   done(load);
 }
 

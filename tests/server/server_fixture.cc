@@ -17,7 +17,7 @@ v1::ErrorDetail DetailOf(const grpc::Status& status) {
   return detail;
 }
 
-ServerFixture::ServerFixture() {
+ServerFixture::ServerFixture(bool trust_tenant_metadata) {
   const ServiceContext context = {
       .engine = engine_,
       .metrics = metrics_,
@@ -27,6 +27,7 @@ ServerFixture::ServerFixture() {
       .model = {.name = "toy", .dtype = "float32", .config = engine_.config()},
       .backend = "cpu",
       .max_message_bytes = kMaxMessageBytes,
+      .trust_tenant_metadata = trust_tenant_metadata,
       .start_time = clock_.Now(),
   };
   auto server = Server::Start("127.0.0.1", 0, context);

@@ -26,7 +26,7 @@ class ServerFixture : public ::testing::Test {
  protected:
   static constexpr int64_t kMaxMessageBytes = 1 << 20;
 
-  ServerFixture();
+  explicit ServerFixture(bool trust_tenant_metadata = false);
   ~ServerFixture() override;
 
   // A unary call on a session that exists; true if the server answers as it should.

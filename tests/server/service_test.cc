@@ -294,6 +294,16 @@ TEST_F(ServiceTest, DescribesServerModelAndLoad) {
   ASSERT_TRUE(Call(*admin_, &v1::AdminService::Stub::GetLoad, v1::GetLoadRequest(), &load).ok());
   EXPECT_EQ(load.sessions(), 3);
   EXPECT_EQ(load.device_bytes_limit(), 30);
+  EXPECT_EQ(load.device_bytes_reserved(), 20);
+  EXPECT_EQ(load.queued_requests(), 4);
+  EXPECT_EQ(load.step_time().nanos(), 5'000'000);
+  EXPECT_EQ(load.step_time_use(), 0.5);
+  EXPECT_EQ(load.target_inter_token().nanos(), 8'000'000);
+  EXPECT_EQ(load.idle_sessions(), 1);
+  ASSERT_EQ(load.tenants_size(), 1);
+  EXPECT_EQ(load.tenants(0).tenant(), "alice");
+  EXPECT_EQ(load.tenants(0).running_requests(), 2);
+  EXPECT_EQ(load.tenants(0).share(), 0.25);
   EXPECT_FALSE(load.draining());
 }
 

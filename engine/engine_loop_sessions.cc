@@ -1,0 +1,94 @@
+// EngineLoop's part that sessions are: what is asked of them, and when they end.
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "engine/engine_loop.h"
+#include "engine/error.h"
+
+namespace mneme {
+
+absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOptions options) {
+  MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Create(std::move(key), std::move(options),
+                                                             context_.clock.Now()));
+  next_expiry_ = std::min(next_expiry_, session->expiry());
+  return session->info();
+}
+
+absl::StatusOr<SessionInfo> EngineLoop::GetSession(const SessionKey& key) const {
+  MNEME_RETURN_IF_ERROR(failure_);
+  MNEME_ASSIGN_OR_RETURN(const Session* session, sessions_.Find(key));
+  return session->info();
+}
+
+Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const std::string& after,
+                                             int limit) const {
+  const std::vector<Session*> sessions = sessions_.List(tenant, after, limit + 1);
+  Engine::SessionPage page;
+  for (const Session* session : sessions) {
+    if (static_cast<int>(page.sessions.size()) == limit) {
+      page.next_after = page.sessions.back().key.id;
+      break;
+    }
+    page.sessions.push_back(session->info());
+  }
+  return page;
+}
+
+absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
+                                                      const SessionUpdate& update) {
+  MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_RETURN_IF_ERROR(ValidateControls(update.controls.AppliedTo(LearningControls())));
+  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
+  session->Update(update);
+  session->Touch(context_.clock.Now());
+  next_expiry_ = std::min(next_expiry_, session->expiry());
+  return session->info();
+}
+
+absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
+  MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
+  SessionInfo info = session->info();
+  EndSession(session, MakeError(absl::StatusCode::kAborted, "the session was deleted",
+                                {.reason = ErrorReason::kSessionDeleted}));
+  return info;
+}
+
+void EngineLoop::EndSession(Session* session, const absl::Status& status) {
+  queues_.EndWhere([&](const Job& job) {
+    return &job.session() == session ? std::optional<absl::Status>(status) : std::nullopt;
+  });
+  updates_.Forget(*session);
+  const SessionKey key = session->key();
+  sessions_.Erase(key);
+}
+
+bool EngineLoop::DeleteExpired(absl::Time now) {
+  bool deleted = false;
+  for (Session* session : sessions_.Expired(now)) {
+    if (queues_.Has(*session)) {
+      session->Touch(now);  // waiting is using
+    } else {
+      EndSession(session, absl::OkStatus());
+      deleted = true;
+    }
+  }
+  next_expiry_ = sessions_.NextExpiry();
+  return deleted;
+}
+
+std::vector<Session*> EngineLoop::IdleSessions() const {
+  std::vector<Session*> idle;
+  for (Session* session : sessions_.All()) {
+    if (session->cache().held_bytes() > 0 && !queues_.Has(*session)) idle.push_back(session);
+  }
+  std::sort(idle.begin(), idle.end(), [](const Session* a, const Session* b) {
+    return a->last_used_time() < b->last_used_time();
+  });
+  return idle;
+}
+
+}  // namespace mneme
