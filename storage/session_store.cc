@@ -9,6 +9,11 @@
 #include "storage/session_coding.h"
 
 namespace mneme {
+namespace {
+
+constexpr const char* kUploads = "/uploads";
+
+}  // namespace
 
 absl::StatusOr<SessionStore::Opened> SessionStore::Open(StoreOptions options) {
   std::unique_ptr<SessionStore> store(new SessionStore(std::move(options)));
@@ -25,6 +30,8 @@ absl::StatusOr<SessionStore::Opened> SessionStore::Open(StoreOptions options) {
 absl::Status SessionStore::OpenParts() {
   const std::string& root = options_.data_dir;
   MNEME_RETURN_IF_ERROR(EnsureDirectory(*options_.files, absl::StrCat(root, "/checkpoints")));
+  MNEME_RETURN_IF_ERROR(RemoveDirectory(*options_.files, absl::StrCat(root, kUploads)));
+  MNEME_RETURN_IF_ERROR(EnsureDirectory(*options_.files, absl::StrCat(root, kUploads)));
   MNEME_ASSIGN_OR_RETURN(keys_, KeyFiles::Open(options_.files, absl::StrCat(root, "/keys")));
   MNEME_ASSIGN_OR_RETURN(database_, Database::Open(options_.files, absl::StrCat(root, "/log")));
   MNEME_ASSIGN_OR_RETURN(const std::vector<StoreId> deletions, MarkedDeletions(*database_));
@@ -38,6 +45,10 @@ absl::Status SessionStore::OpenParts() {
 
 std::string SessionStore::CheckpointDirectory(const StoreId& id) const {
   return absl::StrCat(options_.data_dir, "/checkpoints/", id.ToHex());
+}
+
+std::string SessionStore::NewUploadPath() const {
+  return absl::StrCat(options_.data_dir, kUploads, "/", StoreId::Random().ToHex());
 }
 
 absl::Status SessionStore::EraseCheckpoints(const StoreId& id) const {
