@@ -67,6 +67,7 @@ TEST(IncludeRulesTest, AcceptWhatTheDesignAllows) {
       {"engine/tokenizer/bpe.cc", "#include \"engine/tokenizer/bpe.h\"\n"},
       {"server/convert.cc", "#include \"engine/request.h\"\n#include \"mneme/v1/a.pb.h\"\n"},
       {"client/chat.cc", "#include <grpcpp/grpcpp.h>\n"},
+      {"storage/database.cc", "#include <rocksdb/db.h>\n#include \"storage/files.h\"\n"},
       {"kernels/cuda/linear.cu", "#include <cuda_runtime.h>\n"},
       {"tests/engine/model_test.cc", "#include \"kernels/cpu/cpu_backend.h\"\n"},
   };
@@ -101,6 +102,16 @@ TEST(IncludeRulesTest, RefuseCudaOutsideItsFolder) {
   EXPECT_THAT(Complaints("server/main.cc", "\"cuda.h\""), ElementsAre(HasSubstr("CUDA")));
 }
 
+TEST(IncludeRulesTest, RefuseTheDatabaseAndCryptographyOutsideStorage) {
+  EXPECT_THAT(Complaints("engine/session_table.cc", "<rocksdb/db.h>"),
+              ElementsAre(HasSubstr("RocksDB")));
+  EXPECT_THAT(Complaints("server/auth.cc", "<openssl/evp.h>"), ElementsAre(HasSubstr("OpenSSL")));
+  EXPECT_THAT(Complaints("storage/records.h", "\"engine/request.h\""),
+              ElementsAre(HasSubstr("storage/ may not see engine/")));
+  EXPECT_THAT(Complaints("storage/crypto.h", "\"storage/files.h\""),
+              ElementsAre(HasSubstr("its unit stands below")));
+}
+
 TEST(IncludeRulesTest, RefuseWhatStandsBelowInTheEngine) {
   EXPECT_THAT(Complaints("engine/config.cc", "\"engine/request.h\""),
               ElementsAre(HasSubstr("its unit stands below")));
@@ -114,7 +125,8 @@ TEST(IncludeRulesTest, RefuseWhatStandsBelowInTheEngine) {
 
 TEST(IncludeRulesTest, RefuseFilesWithoutAPlace) {
   EXPECT_THAT(IncludeViolations({{"engine/helpers.h", ""}}),
-              ElementsAre(HasSubstr("is of no unit in kEngineUnits: add it there")));
+              ElementsAre(HasSubstr("is of no unit in its room's table: add it there")));
+  EXPECT_THAT(IncludeViolations({{"storage/helpers.h", ""}}), ElementsAre(HasSubstr("no unit")));
   EXPECT_THAT(IncludeViolations({{"attic/old.cc", ""}}),
               ElementsAre(HasSubstr("in a room that Rooms() does not have")));
 }

@@ -51,6 +51,28 @@ model
 engine engine_loop engine_loop_sessions job job_queues append_job generate_job input_resolver
 )";
 
+// The units of storage, likewise.
+constexpr const char* kStorageUnits = R"(
+coding crypto
+store_id
+files
+key_files database session_state
+session_coding
+records
+log_writer
+session_store
+sections
+section_reader section_writer upload
+checkpoint
+checkpoint_files archive
+)";
+
+// The table of a room's units; null if its files may include each other as they like.
+const char* UnitsOf(const std::string& room) {
+  if (room == "engine") return kEngineUnits;
+  return room == "storage" ? kStorageUnits : nullptr;
+}
+
 // Folders whose headers only the rooms named may see.
 struct Restricted {
   const char* pattern;  // matches the path of an include
@@ -76,13 +98,13 @@ bool StartsWith(const std::string& text, const std::string& prefix) {
   return text.compare(0, prefix.size(), prefix) == 0;
 }
 
-// The line in kEngineUnits of a path under engine/; nothing if it lacks it.
-std::optional<int> EngineUnit(const std::string& path) {
+// The line in `units` of a path under its room; nothing if they lack it.
+std::optional<int> UnitOf(const std::string& path, const char* units) {
   const std::string rest = path.substr(path.find('/') + 1);
   const size_t slash = rest.find('/');
   const std::string unit =
       slash == std::string::npos ? rest.substr(0, rest.find('.')) : rest.substr(0, slash + 1);
-  std::istringstream lines(kEngineUnits);
+  std::istringstream lines(units);
   std::string line;
   for (int number = 0; std::getline(lines, line); ++number) {
     std::istringstream names(line);
@@ -116,11 +138,11 @@ std::string Objection(const SourceFiles& files, const std::string& from, const s
       to != "kernels/sampling.h") {
     return "of kernels/ the engine sees backend.h and sampling.h alone";
   }
-  if (room == "engine" && target == "engine") {
-    const auto own = EngineUnit(from);
-    const auto other = EngineUnit(to);
-    if (!other) return "its unit is missing in kEngineUnits";
-    if (own && *other > *own) return "its unit stands below in kEngineUnits";
+  if (const char* units = UnitsOf(room); units != nullptr && target == room) {
+    const auto own = UnitOf(from, units);
+    const auto other = UnitOf(to, units);
+    if (!other) return "its unit is missing in the room's table";
+    if (own && *other > *own) return "its unit stands below in the room's table";
   }
   return "";
 }
@@ -135,8 +157,8 @@ std::vector<std::string> IncludeViolations(const SourceFiles& files) {
       violations.push_back(path + " is in a room that Rooms() does not have: add it there");
       continue;
     }
-    if (RoomOf(path) == "engine" && !EngineUnit(path)) {
-      violations.push_back(path + " is of no unit in kEngineUnits: add it there, in its place");
+    if (const char* units = UnitsOf(RoomOf(path)); units != nullptr && !UnitOf(path, units)) {
+      violations.push_back(path + " is of no unit in its room's table: add it there, in its place");
     }
     std::istringstream lines(content);
     std::smatch match;
