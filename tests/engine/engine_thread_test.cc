@@ -151,8 +151,8 @@ TEST_F(EngineThreadTest, ABackendFailureIsReportedOnceAndLatched) {
 // One of many clients that do whatever they like to a few sessions.
 class EngineStressTest : public EngineThreadTest {
  protected:
-  static constexpr int kClients = 16;
-  static constexpr int kOperations = 25;  // of each client, where no time is given
+  static constexpr int kClients = 64;
+  static constexpr int kOperations = 8;  // of each client, where no time is given
 
   void RunClient(uint32_t seed, absl::Time until) {
     std::mt19937 random(seed);
