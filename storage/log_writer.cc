@@ -12,14 +12,12 @@
 namespace mneme {
 
 LogWriter::LogWriter(Database& database, KeyFiles& keys, EraseFiles erase_files,
-                     absl::flat_hash_map<StoreId, uint64_t> next_numbers,
+                     const absl::flat_hash_map<StoreId, uint64_t>& next_numbers,
                      const LogWriterOptions& options)
-    : database_(database),
-      keys_(keys),
-      erase_files_(std::move(erase_files)),
-      options_(options),
-      next_numbers_(std::move(next_numbers)),
-      thread_([this] { Run(); }) {}
+    : database_(database), keys_(keys), erase_files_(std::move(erase_files)), options_(options) {
+  for (const auto& [id, number] : next_numbers) tails_[id].next_number = number;
+  thread_ = std::thread([this] { Run(); });
+}
 
 LogWriter::~LogWriter() {
   {
@@ -43,14 +41,16 @@ void LogWriter::Commit(LogBatch batch, Done done) {
 
 LogWriterHealth LogWriter::health() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return {.status = status_, .pending_batches = static_cast<int64_t>(queue_.size()) + in_work_};
+  return {.status = status_,
+          .pending_batches = static_cast<int64_t>(queue_.size()) + in_work_,
+          .logs_to_compact = static_cast<int64_t>(grown_.size())};
 }
 
 // --- The writer's thread. ---
 
 void LogWriter::Run() {
   std::vector<Pending> group;
-  while (TakeGroup(&group)) {
+  while (CompactWhileIdle(), TakeGroup(&group)) {
     const absl::Status status = WriteUntilDone(Prepare(group));
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -83,51 +83,87 @@ bool LogWriter::TakeGroup(std::vector<Pending>* group) {
 LogWriter::Work LogWriter::Prepare(const std::vector<Pending>& group) {
   // Operations add what they need; those that log to a session that is not there need nothing.
   struct Preparer {
-    absl::flat_hash_map<StoreId, uint64_t>& next_numbers;
+    LogWriter& writer;
     Work work;
 
     void operator()(const CreateSession& create) {
       work.creations.push_back(create.id);
-      next_numbers[create.id] = 0;
+      writer.tails_[create.id] = Tail();
       (*this)(SetMetadata{create.id, create.metadata});
     }
     void operator()(const SetMetadata& set) {
-      if (!next_numbers.contains(set.id)) return;
+      if (!writer.tails_.contains(set.id)) return;
       work.records.push_back({set.id, MetadataKey(set.id), EncodeMetadata(set.metadata)});
     }
     void operator()(const LogEvents& log) {
-      const auto next = next_numbers.find(log.id);
-      if (next == next_numbers.end()) return;
+      const auto found = writer.tails_.find(log.id);
+      if (found == writer.tails_.end()) return;
+      Tail& tail = found->second;
       work.records.push_back(
-          {log.id, LogKey(log.id, next->second++),
+          {log.id, LogKey(log.id, tail.next_number++),
            EncodeLogRecord({.epoch = log.epoch, .position = log.position, .time = log.time},
                            log.events)});
+      if (++tail.records == writer.options_.compact_after_records) writer.NoteGrown(log.id);
     }
     void operator()(const DeleteSession& deletion) {
-      next_numbers.erase(deletion.id);
+      writer.tails_.erase(deletion.id);
       std::erase(work.creations, deletion.id);
       std::erase_if(work.records, [&](const auto& record) { return record.id == deletion.id; });
       work.deletions.push_back(deletion.id);
     }
   };
-  Preparer preparer{next_numbers_, {}};
+  Preparer preparer{*this, {}};
   for (const Pending& pending : group) {
     for (const LogOperation& operation : pending.batch) std::visit(preparer, operation);
   }
   return std::move(preparer.work);
 }
 
+void LogWriter::NoteGrown(const StoreId& id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  grown_.push_back(id);
+}
+
+void LogWriter::CompactWhileIdle() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!grown_.empty() && queue_.empty() && !ending_) {
+    const StoreId id = grown_.front();
+    lock.unlock();
+    const absl::StatusOr<Work> work = PrepareCompaction(id);
+    // A log that cannot be read is reported when the session is.
+    if (work.ok()) WriteUntilDone(*work).IgnoreError();
+    lock.lock();
+    grown_.pop_front();
+  }
+}
+
+absl::StatusOr<LogWriter::Work> LogWriter::PrepareCompaction(const StoreId& id) {
+  const auto found = tails_.find(id);
+  if (found == tails_.end()) return absl::NotFoundError("it was deleted meanwhile");
+  LogRecordHead head;
+  MNEME_ASSIGN_OR_RETURN(const SessionState state, ReadLog(database_, keys_, id, &head));
+  head.whole = true;
+  Tail& tail = found->second;
+  tail.records = 0;
+  Work work;
+  work.compacted = {id, tail.next_number};
+  work.records.push_back(
+      {id, LogKey(id, tail.next_number++), EncodeLogRecord(head, state.ToEvents())});
+  return work;
+}
+
 absl::Status LogWriter::WriteUntilDone(const Work& work) {
-  while (true) {
-    absl::Status status = Write(work);
+  while (gave_up_.ok()) {
+    const absl::Status status = Write(work);
     Note(status);
     if (status.ok()) return status;
     std::unique_lock<std::mutex> lock(mutex_);
     if (changed_.wait_for(lock, options_.retry_delay, [this] { return ending_; })) {
-      return absl::UnavailableError("the session log was closed before it could be written: " +
-                                    std::string(status.message()));
+      gave_up_ = absl::UnavailableError("the session log was closed before it could be written: " +
+                                        std::string(status.message()));
     }
   }
+  return gave_up_;
 }
 
 absl::Status LogWriter::Write(const Work& work) {
@@ -137,6 +173,10 @@ absl::Status LogWriter::Write(const Work& work) {
   for (const Work::Record& record : work.records) {
     MNEME_ASSIGN_OR_RETURN(const SecretKey key, keys_.Get(record.id));
     batch.Put(record.key, SealRecord(key, record.key, record.plaintext));
+  }
+  if (work.compacted) {
+    const auto& [id, number] = *work.compacted;
+    batch.DeleteRange(LogKey(id, 0), LogKey(id, number));
   }
   for (const StoreId& id : work.deletions) batch.Put(DeletionKey(id), "");
   const bool sync = options_.durability == Durability::kSync || !work.deletions.empty();

@@ -11,13 +11,16 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "storage/database.h"
 #include "storage/key_files.h"
@@ -65,11 +68,14 @@ struct LogWriterOptions {
   Durability durability = Durability::kSync;
   std::chrono::milliseconds sync_interval{100};  // of kAsync and kNone
   std::chrono::milliseconds retry_delay{250};    // after a write that failed
+  // A session's log is written as one record when it has grown by so many and nothing waits.
+  int64_t compact_after_records = 4096;
 };
 
 struct LogWriterHealth {
   absl::Status status;  // why nothing can be written now; OK: it can
   int64_t pending_batches = 0;
+  int64_t logs_to_compact = 0;
 };
 
 // Commit and health: any thread.
@@ -80,7 +86,8 @@ class LogWriter {
   // Of the sessions that are there, `next_numbers` has the numbers of their next log records. All
   // arguments' owners must outlive it.
   LogWriter(Database& database, KeyFiles& keys, EraseFiles erase_files,
-            absl::flat_hash_map<StoreId, uint64_t> next_numbers, const LogWriterOptions& options);
+            const absl::flat_hash_map<StoreId, uint64_t>& next_numbers,
+            const LogWriterOptions& options);
   // Tries once more to write what is left; what cannot be written ends with UNAVAILABLE.
   ~LogWriter();
 
@@ -107,6 +114,8 @@ class LogWriter {
     };
     std::vector<StoreId> creations;
     std::vector<Record> records;
+    // Log records before this number are contained in it.
+    std::optional<std::pair<StoreId, uint64_t>> compacted;
     std::vector<StoreId> deletions;
   };
 
@@ -114,6 +123,10 @@ class LogWriter {
   // Waits for batches; syncs in the meantime what was written without. False at the end.
   bool TakeGroup(std::vector<Pending>* group);
   Work Prepare(const std::vector<Pending>& group);
+  void NoteGrown(const StoreId& id);
+  // Writes logs that have grown as one record each, as long as no batch comes.
+  void CompactWhileIdle();
+  absl::StatusOr<Work> PrepareCompaction(const StoreId& id);
   absl::Status WriteUntilDone(const Work& work);
   absl::Status Write(const Work& work);
   absl::Status SyncNow();
@@ -129,14 +142,20 @@ class LogWriter {
   const LogWriterOptions options_;
 
   // Of the writer's thread.
-  absl::flat_hash_map<StoreId, uint64_t> next_numbers_;
+  struct Tail {
+    uint64_t next_number = 0;
+    int64_t records = 0;  // since the start, or since they were compacted
+  };
+  absl::flat_hash_map<StoreId, Tail> tails_;
   bool must_recover_ = false;
   bool unsynced_ = false;
+  absl::Status gave_up_;  // what could not be written at the end; nothing may come behind it
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Pending> queue_;
-  int64_t in_work_ = 0;  // batches of the group being written
+  int64_t in_work_ = 0;        // batches of the group being written
+  std::deque<StoreId> grown_;  // logs to be compacted
   absl::Status status_;
   bool ending_ = false;
 

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "storage/session_coding.h"
 
 namespace mneme {
 namespace {
@@ -66,20 +65,22 @@ absl::StatusOr<std::string> OpenRecord(const SecretKey& key, absl::string_view r
   return absl::DataLossError("a record is damaged, or was sealed for another place");
 }
 
-absl::StatusOr<SessionState> ReadLog(const Database& database, KeyFiles& keys, const StoreId& id) {
+absl::StatusOr<SessionState> ReadLog(const Database& database, KeyFiles& keys, const StoreId& id,
+                                     LogRecordHead* last) {
   MNEME_ASSIGN_OR_RETURN(const SecretKey key, keys.Get(id));
   SessionState state;
-  std::optional<uint64_t> last;
+  std::optional<uint64_t> last_number;
   const absl::Status read = database.Scan(
       LogPrefix(id), [&](absl::string_view record_key, absl::string_view sealed) -> absl::Status {
         MNEME_ASSIGN_OR_RETURN(std::string record, OpenRecord(key, record_key, sealed));
         MNEME_ASSIGN_OR_RETURN(const LogRecordHead head, ApplyLogRecord(record, &state));
         const uint64_t number = NumberOfKey(record_key);
-        if (!head.whole && number != (last ? *last + 1 : 0)) {
+        if (!head.whole && number != (last_number ? *last_number + 1 : 0)) {
           return absl::DataLossError(
               absl::StrCat("records before number ", number, " are missing"));
         }
-        last = number;
+        last_number = number;
+        if (last != nullptr) *last = head;
         return absl::OkStatus();
       });
   if (absl::IsDataLoss(read)) {

@@ -15,6 +15,7 @@
 #include "storage/crypto.h"
 #include "storage/database.h"
 #include "storage/key_files.h"
+#include "storage/session_coding.h"
 #include "storage/session_state.h"
 #include "storage/store_id.h"
 
@@ -46,8 +47,9 @@ absl::StatusOr<std::string> OpenRecord(const SecretKey& key, absl::string_view r
 // --- Reading and deleting whole sessions. ---
 
 // What a session's log adds up to. NOT_FOUND without a key, DATA_LOSS if a record is damaged,
-// missing or of another place.
-absl::StatusOr<SessionState> ReadLog(const Database& database, KeyFiles& keys, const StoreId& id);
+// missing or of another place. `last`, if given, is set to the last record's head.
+absl::StatusOr<SessionState> ReadLog(const Database& database, KeyFiles& keys, const StoreId& id,
+                                     LogRecordHead* last = nullptr);
 
 // Removes the files of a session that are not in the database; OK if there are none.
 using EraseFiles = std::function<absl::Status(const StoreId&)>;

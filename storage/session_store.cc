@@ -22,8 +22,8 @@ absl::StatusOr<SessionStore::Opened> SessionStore::Open(StoreOptions options) {
   MNEME_ASSIGN_OR_RETURN(SessionListing listing, store->List(&next_numbers));
   store->writer_ = std::make_unique<LogWriter>(
       *store->database_, *store->keys_,
-      [raw = store.get()](const StoreId& id) { return raw->EraseCheckpoints(id); },
-      std::move(next_numbers), store->options_.log);
+      [raw = store.get()](const StoreId& id) { return raw->EraseCheckpoints(id); }, next_numbers,
+      store->options_.log);
   return Opened{std::move(store), std::move(listing)};
 }
 

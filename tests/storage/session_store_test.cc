@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <thread>
 
 #include "storage/records.h"
 #include "tests/storage/store_harness.h"
@@ -112,6 +113,40 @@ TEST(SessionStoreTest, WritingGoesOnAfterReopening) {
     ASSERT_TRUE(harness.Commit({LogTokens(id, i - 1, {i})}).ok());
   }
   EXPECT_THAT(harness.store().Load(id)->tokens, ElementsAre(1, 2, 3, 4, 5));
+}
+
+TEST(SessionStoreTest, AGrownLogBecomesOneRecordAndStaysTheSame) {
+  StoreHarness harness;
+  const StoreId id = harness.MakeSession("s", {0});
+  LogEvents log = LogTokens(id, 1, {1});
+  log.events.emplace_back(ControlsSet{2, {.decay = 0.5F}});
+  log.events.emplace_back(UpdateApplied{.chunk = 0, .position = 2});
+  log.events.emplace_back(OpenTurnSet{1});
+  log.events.emplace_back(RequestRecorded{Request("a")});
+  ASSERT_TRUE(harness.Commit({log}).ok());
+  int32_t token = 2;
+  for (; token < 2 * StoreHarness::kCompactAfterRecords; ++token) {
+    ASSERT_TRUE(harness.Commit({LogTokens(id, token, {token})}).ok());
+  }
+  while (harness.store().health().logs_to_compact > 0) std::this_thread::yield();
+  const SessionState before = *harness.store().Load(id);
+  ASSERT_TRUE(harness.Open().ok());
+  EXPECT_EQ(harness.listing().sessions[0].position, token);
+  EXPECT_EQ(harness.listing().sessions[0].last_used_time,
+            absl::UnixEpoch() + absl::Seconds(token - 1));
+  const SessionState after = *harness.store().Load(id);
+  EXPECT_EQ(after.tokens, before.tokens);
+  EXPECT_EQ(after.requests, before.requests);
+  EXPECT_EQ(after.open_turn, before.open_turn);
+  EXPECT_EQ(after.controls.size(), 1U);
+  EXPECT_EQ(after.updates.size(), 1U);
+  ASSERT_TRUE(harness.Commit({LogTokens(id, token, {token})}).ok());
+  EXPECT_EQ(harness.store().Load(id)->position(), token + 1);
+  harness.Close();
+  EditLog(harness, [&](rocksdb::DB& db) {
+    std::string value;
+    EXPECT_TRUE(db.Get({}, LogKey(id, 0), &value).IsNotFound());
+  });
 }
 
 TEST(SessionStoreTest, RollbackForgetsWhatLiesBehind) {

@@ -14,7 +14,8 @@ namespace mneme {
 StoreHarness::StoreHarness(Durability durability)
     : options_{.durability = durability,
                .sync_interval = std::chrono::hours(1),
-               .retry_delay = std::chrono::milliseconds(1)},
+               .retry_delay = std::chrono::milliseconds(1),
+               .compact_after_records = kCompactAfterRecords},
       disk_(std::make_shared<FaultyFileSystem>(directory_ / "graveyard")) {
   std::filesystem::create_directory(data_dir());
   MNEME_CHECK(Open().ok());

@@ -16,6 +16,8 @@ namespace mneme {
 
 class StoreHarness {
  public:
+  static constexpr int kCompactAfterRecords = 16;
+
   explicit StoreHarness(Durability durability = Durability::kSync);
   ~StoreHarness();
 
