@@ -125,6 +125,7 @@ absl::Status EngineLoop::Cancel(const SessionKey& key, const std::string& reques
 
 void EngineLoop::EndAll(const absl::Status& status) {
   queues_.EndWhere([&status](const Job&) { return status; });
+  CountRequests();
 }
 
 // --- Steps. ---
@@ -153,7 +154,11 @@ void EngineLoop::Retire() {
   const int64_t ended = queues_.ended() - counted_ended_;
   if (ended > 0) ended_.Add(now, static_cast<double>(ended));
   counted_ended_ += ended;
-  tenants_.BeginCount(now);
+  CountRequests();
+}
+
+void EngineLoop::CountRequests() {
+  tenants_.BeginCount(context_.clock.Now());
   queues_.ForEach([this](const Job& job, bool head) {
     const bool starves = std::find(starved_.begin(), starved_.end(), &job) != starved_.end();
     tenants_.Count(job.header().session.tenant, head && !starves, job.pending_tokens());

@@ -97,6 +97,7 @@ class EngineLoop {
   bool RunModel(absl::Span<SequenceStep> steps);
   // Ends the requests that are done, and counts those in flight anew.
   void Retire();
+  void CountRequests();
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
