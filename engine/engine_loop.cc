@@ -237,7 +237,7 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
     steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
   }
   // Others wait for the memory of rows that could be learnt.
-  if (!starved_.empty()) AddIdleUpdates(steps);
+  if (!starved_.empty()) plan.work.updates += AddIdleUpdates(steps);
   if (!RunModel(absl::MakeSpan(steps))) return;
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     Job* job = ready[plan.rows[i].candidate].job;
@@ -258,7 +258,8 @@ void EngineLoop::RunIdleUpdates() {
   RunModel(absl::MakeSpan(steps));
 }
 
-void EngineLoop::AddIdleUpdates(std::vector<SequenceStep>& steps) {
+int64_t EngineLoop::AddIdleUpdates(std::vector<SequenceStep>& steps) {
+  const size_t before = steps.size();
   // As many chunks as a step has rows for, so that a request that comes meanwhile waits no longer
   // than for others' rows.
   const int64_t chunks = std::max<int64_t>(context_.options.max_step_tokens / pools_->chunk(), 1);
@@ -270,6 +271,7 @@ void EngineLoop::AddIdleUpdates(std::vector<SequenceStep>& steps) {
     session->state().Prepare(steps.emplace_back(), /*updates=*/1);
     updates_.Note(*session);
   }
+  return static_cast<int64_t>(steps.size() - before);
 }
 
 bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {

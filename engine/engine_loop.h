@@ -91,8 +91,8 @@ class EngineLoop {
   void RunStep(const std::vector<Ready>& ready);
   // Learns chunks that no token waits for.
   void RunIdleUpdates();
-  // Adds such to a step, of sessions that have no part in it.
-  void AddIdleUpdates(std::vector<SequenceStep>& steps);
+  // Adds such to a step, of sessions that have no part in it; returns how many.
+  int64_t AddIdleUpdates(std::vector<SequenceStep>& steps);
   // Runs a step and reports it; false if the backend failed.
   bool RunModel(absl::Span<SequenceStep> steps);
   // Ends the requests that are done, and counts those in flight anew.
