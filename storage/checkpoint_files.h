@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,7 +31,11 @@ struct CheckpointName {
   static std::optional<CheckpointName> FromFileName(const std::string& file_name);
   std::string ToFileName() const;
 
-  friend auto operator<=>(const CheckpointName&, const CheckpointName&) = default;
+  friend bool operator==(const CheckpointName&, const CheckpointName&) = default;
+  friend bool operator<(const CheckpointName& a, const CheckpointName& b) {
+    return std::tie(a.position, a.epoch, a.has_kv, a.name_hash) <
+           std::tie(b.position, b.epoch, b.has_kv, b.name_hash);
+  }
 };
 
 struct CheckpointPolicy {

@@ -154,7 +154,7 @@ absl::StatusOr<LogWriter::Work> LogWriter::PrepareCompaction(const StoreId& id) 
 
 absl::Status LogWriter::WriteUntilDone(const Work& work) {
   while (gave_up_.ok()) {
-    const absl::Status status = Write(work);
+    absl::Status status = Write(work);
     Note(status);
     if (status.ok()) return status;
     std::unique_lock<std::mutex> lock(mutex_);

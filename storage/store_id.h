@@ -2,7 +2,6 @@
 #define MNEME_STORAGE_STORE_ID_H_
 
 #include <array>
-#include <compare>
 #include <optional>
 #include <string>
 
@@ -24,7 +23,8 @@ struct StoreId {
   std::string ToHex() const;
   absl::string_view view() const { return {bytes.data(), bytes.size()}; }
 
-  friend auto operator<=>(const StoreId&, const StoreId&) = default;
+  friend bool operator==(const StoreId&, const StoreId&) = default;
+  friend bool operator<(const StoreId& a, const StoreId& b) { return a.bytes < b.bytes; }
   template <typename H>
   friend H AbslHashValue(H state, const StoreId& id) {
     return H::combine(std::move(state), id.view());

@@ -3,7 +3,6 @@
 #include <rocksdb/file_system.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -99,7 +98,7 @@ absl::Status Upload::ReadAt(uint64_t offset, size_t count, char* destination) co
     if (!in_memory) MNEME_RETURN_IF_ERROR(LoadBlock(number));
     const std::string& content = in_memory ? last_ : block_;
     const size_t part = std::min(count, content.size() - within);
-    std::memcpy(destination, content.data() + within, part);
+    std::copy_n(content.data() + within, part, destination);
     destination += part;
     offset += part;
     count -= part;

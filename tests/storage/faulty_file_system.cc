@@ -33,7 +33,7 @@ class WritableFile : public rocksdb::FSWritableFileOwnerWrapper {
       : FSWritableFileOwnerWrapper(std::move(file)), files_(files), path_(std::move(path)) {}
 
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-    const IOStatus answer = files_->Ask(FileOp::kAppend, path_);
+    IOStatus answer = files_->Ask(FileOp::kAppend, path_);
     if (answer.IsAborted()) return answer;  // no power
     const Slice written(data.data(), answer.ok() ? data.size() : data.size() / 2);
     MNEME_RETURN_IF_REFUSED(target()->Append(written, options, debug));
@@ -251,7 +251,7 @@ IOStatus FaultyFileSystem::DeleteFile(const std::string& path, const IOOptions& 
 
 std::string FaultyFileSystem::Bury(const std::string& path) {
   if (!fs::exists(path)) return "";
-  const std::string grave = graveyard_ + "/" + std::to_string(++buried_);
+  std::string grave = graveyard_ + "/" + std::to_string(++buried_);
   fs::rename(path, grave);
   return grave;
 }
