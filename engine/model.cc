@@ -216,9 +216,9 @@ void Model::RunAttention(const Pass& pass, int layer) {
   const QkNorm norm = {w.q_norm.data(), w.k_norm.data(), config_.rms_norm_eps};
   stream_->NormLinear(x, {w.input_norm.data(), config_.rms_norm_eps}, *w.qkv, w.qkv_bias.data(), h,
                       qkv);
-  stream_->RotateAndStore(qkv, qkv_shape_, norm, s_.rope.Rows(0, pass.n), kv);
-  stream_->Attention(qkv, qkv_shape_, kv, config_.windows[static_cast<size_t>(layer)],
-                     AttentionScale(config_), attn);
+  stream_->RotateAndAttend(qkv, qkv_shape_, norm, s_.rope.Rows(0, pass.n), kv,
+                           config_.windows[static_cast<size_t>(layer)], AttentionScale(config_),
+                           attn);
   stream_->Linear(attn, *w.o, w.o_bias.data(), /*accumulate=*/true, x);
 }
 

@@ -242,9 +242,12 @@ class Stream {
 
   // --- Several of these at once, which a device may fuse. Rounded as they are one after another,
   // or less often. Inputs stay as they are; `h` [n, d] and `gate_up` [n, 2 f] are scratch memory of
-  // the activation dtype, unspecified afterwards. No two of the matrices overlap. --- out =
-  // RmsNorm(x) Wᵀ + bias; x [n, d], out [n, out_features] in the activation dtype, bias float32
-  // [out_features] or null.
+  // the activation dtype, unspecified afterwards. No two of the matrices overlap. ---
+  // RotateAndStore, then Attention; `qkv` is unspecified afterwards.
+  virtual void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                               const KvLayer& kv, int64_t window, float scale, Matrix out) = 0;
+  // out = RmsNorm(x) Wᵀ + bias; x [n, d], out [n, out_features] in the activation dtype, bias
+  // float32 [out_features] or null.
   virtual void NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight,
                           const void* bias, Matrix h, Matrix out) = 0;
   // z = silu(y W_gateᵀ) ⊙ (y W_upᵀ) with y = RmsNorm(x), or x itself without a norm. `weight`

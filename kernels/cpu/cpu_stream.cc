@@ -145,6 +145,12 @@ void CpuStream::SwiGlu(Matrix gate_up, Matrix z) {
   });
 }
 
+void CpuStream::RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                                const KvLayer& kv, int64_t window, float scale, Matrix out) {
+  RotateAndStore(qkv, shape, norm, rope, kv);
+  Attention(qkv, shape, kv, window, scale, out);
+}
+
 void CpuStream::NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight,
                            const void* bias, Matrix h, Matrix out) {
   RmsNorm(x, norm.weight, norm.epsilon, h);

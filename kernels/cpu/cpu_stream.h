@@ -35,6 +35,8 @@ class CpuStream : public Stream {
   void Attention(Matrix qkv, const QkvShape& shape, const KvLayer& kv, int64_t window, float scale,
                  Matrix out) override;
 
+  void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                       const KvLayer& kv, int64_t window, float scale, Matrix out) override;
   void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) override;
   void Linear(Matrix x, const PackedMatrix& weight, const void* bias, bool accumulate,
               Matrix out) override;

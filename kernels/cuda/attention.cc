@@ -65,15 +65,17 @@ class FlashAttention final : public PagedAttention {
       : planner_(std::move(staging)), decode_workspace_(std::move(decode_workspace)) {}
 
   void BeginStep(const Step& step, const LaunchContext& context) override;
-  void Run(Matrix qkv, const AttentionShape& shape, const void* kv_data, Matrix out,
+  void Run(Matrix qkv, const AttentionShape& shape, void* kv_data, Matrix out,
            const LaunchContext& context) override;
+  bool RotateAndRun(Matrix qkv, const QkNorm& norm, Matrix rope, const AttentionShape& shape,
+                    void* kv_data, Matrix out, const LaunchContext& context) override;
 
  private:
   const ShapePlan& StepPlan(const AttentionShape& shape, const LaunchContext& context);
   void PlanCalls(ShapePlan* plan, const LaunchContext& context);
   const StepPages& PagesOf(const KvLayer& kv, const LaunchContext& context);
-  void RunCall(const PlannedCall& planned, const Matrix& qkv, const void* kv_data,
-               const Matrix& out, const LaunchContext& context);
+  void RunCall(const PlannedCall& planned, const Matrix& qkv, void* kv_data, const Matrix& out,
+               const LaunchContext& context);
   void ZeroPadding(const Matrix& out, const LaunchContext& context) const;
 
   Planner planner_;
@@ -94,7 +96,21 @@ void FlashAttention::BeginStep(const Step& step, const LaunchContext& context) {
   planner_.NextStep(context);
 }
 
-void FlashAttention::Run(Matrix qkv, const AttentionShape& shape, const void* kv_data, Matrix out,
+bool FlashAttention::RotateAndRun(Matrix qkv, const QkNorm& norm, Matrix rope,
+                                  const AttentionShape& shape, void* kv_data, Matrix out,
+                                  const LaunchContext& context) {
+  const auto pairs = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 8 == 0; };
+  if (!step_->repeatable() || !IsFlash(qkv, shape, kv_data, out) || !IsDecodeShape(shape) ||
+      !pairs(rope.data) || rope.stride % 2 != 0 || !pairs(norm.q_weight) || !pairs(norm.k_weight)) {
+    return false;
+  }
+  const DecodeRotation rotation = {norm, rope};
+  DecodeAttention(step_->device_view(), 0, step_->batch().padded_rows, 0, qkv, &rotation, shape,
+                  kv_data, out, decode_workspace_.get(), context);
+  return true;
+}
+
+void FlashAttention::Run(Matrix qkv, const AttentionShape& shape, void* kv_data, Matrix out,
                          const LaunchContext& context) {
   if (!context.errors->ok()) return;
   const int64_t padded_rows = step_->batch().padded_rows;
@@ -102,8 +118,8 @@ void FlashAttention::Run(Matrix qkv, const AttentionShape& shape, const void* kv
   if (!flash || (step_->repeatable() && !IsDecodeShape(shape))) {
     PlainAttention(step_->device_view(), padded_rows, qkv, shape, kv_data, out, context);
   } else if (step_->repeatable()) {
-    DecodeAttention(step_->device_view(), 0, padded_rows, 0, qkv, shape, kv_data, out,
-                    decode_workspace_.get(), context);
+    DecodeAttention(step_->device_view(), 0, padded_rows, 0, qkv, /*rotation=*/nullptr, shape,
+                    kv_data, out, decode_workspace_.get(), context);
   } else {
     for (const PlannedCall& planned : StepPlan(shape, context).calls) {
       RunCall(planned, qkv, kv_data, out, context);
@@ -112,13 +128,14 @@ void FlashAttention::Run(Matrix qkv, const AttentionShape& shape, const void* kv
   }
 }
 
-void FlashAttention::RunCall(const PlannedCall& planned, const Matrix& qkv, const void* kv_data,
+void FlashAttention::RunCall(const PlannedCall& planned, const Matrix& qkv, void* kv_data,
                              const Matrix& out, const LaunchContext& context) {
   const FlashCall& call = planned.call;
   switch (planned.kernel) {
     case AttentionKernel::kDecode:
       DecodeAttention(step_->device_view(), planned.first_sequence, call.sequences, call.first_row,
-                      qkv, call.shape, kv_data, out, decode_workspace_.get(), context);
+                      qkv, /*rotation=*/nullptr, call.shape, kv_data, out, decode_workspace_.get(),
+                      context);
       break;
     case AttentionKernel::kFa2:
       Fa2Run(call, planned.plan, qkv, kv_data, out, context);

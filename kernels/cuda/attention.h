@@ -35,8 +35,13 @@ class PagedAttention {
   virtual void BeginStep(const Step& step, const LaunchContext& context) = 0;
   // qkv [padded_rows, (Hq + 2 Hkv) head_dim], out [padded_rows, Hq head_dim] without gaps between
   // the rows.
-  virtual void Run(Matrix qkv, const AttentionShape& shape, const void* kv_data, Matrix out,
+  virtual void Run(Matrix qkv, const AttentionShape& shape, void* kv_data, Matrix out,
                    const LaunchContext& context) = 0;
+  // RotateAndStore and Run at once; `rope` float32 [padded_rows, head_dim]. False, and nothing was
+  // done, where one kernel cannot do both.
+  virtual bool RotateAndRun(Matrix qkv, const QkNorm& norm, Matrix rope,
+                            const AttentionShape& shape, void* kv_data, Matrix out,
+                            const LaunchContext& context) = 0;
 };
 
 absl::StatusOr<std::unique_ptr<PagedAttention>> CreatePagedAttention();

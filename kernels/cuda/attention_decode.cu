@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/attention_decode_copies.cuh"
 #include "kernels/cuda/attention_decode_merge.cuh"
+#include "kernels/cuda/attention_decode_rotate.cuh"
 #include "kernels/cuda/attention_decode_work.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/mma.cuh"
@@ -98,6 +99,7 @@ class WarpSums {
       q_[i][0] = exists ? *reinterpret_cast<const uint32_t*>(q + 16 * i) : 0;
       q_[i][1] = exists ? *reinterpret_cast<const uint32_t*>(q + 16 * i + 8) : 0;
     }
+    if (args.rotation.rope != nullptr) RotateQuery<kHeadDim>(args, segment_.sequence, q_);
   }
 
   // Scores of the slab's tokens (rows) and the query heads (columns), in units of log2: lane l has
@@ -179,8 +181,13 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksPerSm)
     const int end = min(segment.end, share.end);
     WarpSums<kHeadDim> sums(args, segment);
     while (ring.next() < end) {
-      const int token = segment.Token(ring.next());
-      sums.Attend(token, ring.Take());
+      const int token = segment.Token(ring.next()), newest = segment.span.end - 1 - token;
+      const uint32_t keys = ring.Take();
+      if (args.rotation.rope != nullptr && newest < kSlabTokens) {
+        AddNewest<kHeadDim>(args, segment, newest, keys);
+        __syncwarp();
+      }
+      sums.Attend(token, keys);
     }
     sums.Store(ring.free_slot(), &parts[warp]);
     __syncthreads();
@@ -233,14 +240,14 @@ bool IsDecodeShape(const AttentionShape& shape) {
 }
 
 void DecodeAttention(const StepView* step, int64_t first_sequence, int64_t sequences,
-                     int64_t first_row, Matrix qkv, const AttentionShape& shape,
-                     const void* kv_data, Matrix out, void* workspace,
+                     int64_t first_row, Matrix qkv, const DecodeRotation* rotation,
+                     const AttentionShape& shape, void* kv_data, Matrix out, void* workspace,
                      const LaunchContext& context) {
   using decode::BFloat16;
   auto* const base = static_cast<char*>(workspace);
   decode::DecodeArguments args = {};
   args.step = step;
-  args.kv = static_cast<const BFloat16*>(kv_data);
+  args.kv = static_cast<BFloat16*>(kv_data);
   args.partials = reinterpret_cast<float*>(base);
   args.partial_stats = reinterpret_cast<float2*>(base + decode::kPartialBytes);
   args.arrivals = reinterpret_cast<int*>(base + decode::kPartialBytes + decode::kStatBytes);
@@ -258,6 +265,15 @@ void DecodeAttention(const StepView* step, int64_t first_sequence, int64_t seque
     args.qkv = static_cast<const BFloat16*>(qkv.Rows(first_row + at, count).data);
     args.out = static_cast<BFloat16*>(out.Rows(first_row + at, count).data);
     args.first_sequence = static_cast<int>(first_sequence + at);
+    args.first_row = static_cast<int>(first_row + at);
+    if (rotation != nullptr) {
+      args.rotation = {
+          .rope = static_cast<const float*>(rotation->rope.Rows(first_row + at, count).data),
+          .rope_stride = rotation->rope.stride,
+          .q_weight = static_cast<const float*>(rotation->norm.q_weight),
+          .k_weight = static_cast<const float*>(rotation->norm.k_weight),
+          .epsilon = rotation->norm.epsilon};
+    }
     args.sequences = static_cast<int>(count);
     if (shape.heads.head_dim == 64) {
       decode::LaunchDecode<64>(args, context);

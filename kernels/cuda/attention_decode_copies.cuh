@@ -34,7 +34,7 @@ template <int kHeadDim>
 class SlabRing {
  public:
   // Begins the first copies. Older tokens were stored in earlier steps, so only the copies of the
-  // newest wait for the kernel in front, which stores them.
+  // newest wait for the kernel in front, which stores them, unless it is made here.
   __device__ SlabRing(const DecodeArguments& args, const int32_t* pages, const Line& line,
                       const Share& share, char* slots)
       : args_(args),
@@ -88,8 +88,14 @@ class SlabRing {
       const auto* const keys = reinterpret_cast<const BFloat16*>(
           __shfl_sync(~0u, reinterpret_cast<uint64_t>(keys_), found_ % 32));
       const int first_row = __shfl_sync(~0u, first_row_, found_ % 32);
-      const int end_row = __shfl_sync(~0u, end_row_, found_ % 32);
-      if (end_row <= kSlabTokens) WaitForPrior();
+      int end_row = __shfl_sync(~0u, end_row_, found_ % 32);
+      if (end_row <= kSlabTokens) {
+        if (args_.rotation.rope == nullptr) {
+          WaitForPrior();
+        } else {
+          --end_row;
+        }
+      }
       Copy(keys, first_row, end_row, SharedAddress(Slot(slot)));
       ++found_;
       started_ += kWarps;

@@ -32,10 +32,19 @@ __device__ inline int Quotient(int a, int b) {
   return static_cast<int>(static_cast<uint32_t>(a) / static_cast<uint32_t>(b));
 }
 
+// RotateAndStore, if it is to be done here.
+struct Rotation {
+  const float* rope = nullptr;  // of the first sequence's row; null: it has been done
+  int64_t rope_stride = 0;
+  const float *q_weight = nullptr, *k_weight = nullptr;  // null: no norm
+  float epsilon = 0;
+};
+
 struct DecodeArguments {
   const StepView* step;
   const BFloat16* qkv;  // of the first sequence's row
-  const BFloat16* kv;
+  BFloat16* kv;
+  Rotation rotation;
   BFloat16* out;          // of the first sequence's row
   float* partials;        // [blocks][2][kMaxGroup][kMaxHeadDim]
   float2* partial_stats;  // [blocks][2][kMaxGroup]: max, sum
@@ -43,7 +52,7 @@ struct DecodeArguments {
   int64_t page_stride;    // elements
   int64_t qkv_stride, out_stride;
   int64_t window;  // 0: none
-  int first_sequence, sequences;
+  int first_sequence, first_row, sequences;
   int kv_heads, group, page_tokens, kv_group;
   float scale_log2;
 };

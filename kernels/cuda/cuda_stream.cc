@@ -261,6 +261,16 @@ void CudaStream::Attention(Matrix qkv, const QkvShape& shape, const KvLayer& kv,
   attention_->Run(qkv, attention, kv.data, out, context_);
 }
 
+void CudaStream::RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                                 const KvLayer& kv, int64_t window, float scale, Matrix out) {
+  if (!StepReady(kv)) return;
+  AttentionShape attention{shape, kv, window, scale};
+  attention.kv.data = nullptr;
+  if (attention_->RotateAndRun(qkv, norm, rope, attention, kv.data, out, context_)) return;
+  RotateAndStore(qkv, shape, norm, rope, kv);
+  Attention(qkv, shape, kv, window, scale, out);
+}
+
 // --- Layers. ---
 
 void CudaStream::RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) {
@@ -269,9 +279,9 @@ void CudaStream::RmsNorm(Matrix in, const void* weight, float epsilon, Matrix ou
 
 void CudaStream::Multiply(Matrix x, const void* weight, const void* bias, bool accumulate,
                           Matrix out) {
-  if (IsSkinny(x, out)) {
-    return SkinnyLinear(x, weight, bias, accumulate, out, skinny_workspace_.get(), context_);
-  }
+  const SkinnyProduct product = {
+      .x = x, .weight = weight, .bias = bias, .accumulate = accumulate, .out = out};
+  if (IsSkinny(product)) return RunSkinny(product, skinny_workspace_.get(), context_);
   products_->Run({.a = x.data,
                   .b = weight,
                   .out = out.data,
@@ -305,12 +315,11 @@ void CudaStream::NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& w
   if (x.rows == 0 || !Ready()) return;
   MNEME_CHECK(x.dtype == options_.dtype && x.cols == weight.in_features() &&
               out.cols == weight.out_features() && out.dtype == x.dtype);
-  if (CanNormSkinny(x, norm, out)) {
-    return SkinnyNormLinear(x, norm, Packed(weight).data(), bias, out, skinny_workspace_.get(),
-                            context_);
-  }
-  cuda::RmsNorm(x, norm.weight, norm.epsilon, h, context_);
-  Multiply(h, Packed(weight).data(), bias, /*accumulate=*/false, out);
+  const SkinnyProduct product = {
+      .x = x, .norm = norm, .weight = Packed(weight).data(), .bias = bias, .out = out};
+  if (IsSkinny(product)) return RunSkinny(product, skinny_workspace_.get(), context_);
+  RmsNorm(x, norm.weight, norm.epsilon, h);
+  Multiply(h, product.weight, bias, /*accumulate=*/false, out);
 }
 
 void CudaStream::LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
@@ -318,18 +327,16 @@ void CudaStream::LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix&
   if (x.rows == 0 || !Ready()) return;
   MNEME_CHECK(x.dtype == options_.dtype && x.cols == weight.in_features() &&
               gate_up.cols == weight.out_features() && gate_up.cols == 2 * z.cols);
-  RowNorm in_product = norm;
-  if (norm.weight != nullptr && !CanNormSkinny(x, norm, gate_up)) {
-    cuda::RmsNorm(x, norm.weight, norm.epsilon, h, context_);
-    x = h;
-    in_product = {};
+  SkinnyProduct product = {
+      .x = x, .norm = norm, .weight = Packed(weight).data(), .gated = true, .out = z};
+  if (norm.weight != nullptr && !IsSkinny(product)) {
+    RmsNorm(x, norm.weight, norm.epsilon, h);
+    product.x = h;
+    product.norm = {};
   }
-  const void* const data = Packed(weight).data();
-  if (IsSkinny(x, gate_up)) {
-    return SkinnyLinearSwiGlu(x, in_product, data, z, skinny_workspace_.get(), context_);
-  }
-  Multiply(x, data, /*bias=*/nullptr, /*accumulate=*/false, gate_up);
-  cuda::SwiGlu(gate_up, z, context_);
+  if (IsSkinny(product)) return RunSkinny(product, skinny_workspace_.get(), context_);
+  Multiply(product.x, product.weight, /*bias=*/nullptr, /*accumulate=*/false, gate_up);
+  SwiGlu(gate_up, z);
 }
 
 // --- Ends. ---

@@ -16,6 +16,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/skinny_product.h"
 #include "kernels/cuda/staging.h"
 #include "kernels/cuda/step.h"
 
@@ -66,6 +67,8 @@ class CudaStream : public Stream {
                       const KvLayer& kv) override;
   void Attention(Matrix qkv, const QkvShape& shape, const KvLayer& kv, int64_t window, float scale,
                  Matrix out) override;
+  void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                       const KvLayer& kv, int64_t window, float scale, Matrix out) override;
 
   void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) override;
   void Linear(Matrix x, const PackedMatrix& weight, const void* bias, bool accumulate,

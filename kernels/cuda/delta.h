@@ -36,7 +36,8 @@ struct DeltaLayout {
 // y[r] += z[r] ΔWᵀ for the rows of the wave's DeltaGroups; one kernel for 64 groups, near the read
 // bandwidth however few there are. z [n, f], y [n, d], both float32 or bf16. num_groups: the
 // wave's. Deterministic. Reads the step's groups and their ΔW before the kernel in front has ended.
-// `workspace`: as SkinnyLinear's, of DeltaWorkspaceBytes; it may be the same memory.
+// `workspace`: DeltaWorkspaceBytes, zeroed once and left zeroed (arrival counters) or overwritten
+// (partial sums).
 void ApplyDeltas(const StepView* step, int64_t wave, int64_t num_groups, int64_t layer,
                  const DeltaLayout& layout, Matrix z, Matrix y, void* workspace,
                  const LaunchContext& context);

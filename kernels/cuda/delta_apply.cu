@@ -38,7 +38,7 @@ struct GroupRange {
 
 template <typename T>
 struct DeltaOut {
-  static constexpr bool kGated = false;
+  static constexpr bool kFused = false;
 
   GroupRange range;
   __nv_bfloat16* y;
@@ -50,11 +50,19 @@ struct DeltaOut {
   }
 };
 
+// The head of a block's shared memory.
+struct DeltaShared {
+  StreamShared stream;
+  StreamPlan plan;
+  StreamRing ring;
+  StreamGroup groups[kMaxStreamGroups];
+};
+constexpr int kHeadBytes = (static_cast<int>(sizeof(DeltaShared)) + 127) / 128 * 128;
+
 // The groups that have work, in their order, and the plan for them. One warp. What a step declares
 // is there before the step's first kernel starts, so this does not wait.
 template <typename T>
-__device__ void PlanGroups(const GroupRange& range, const StreamArgs& args,
-                           StreamShared<T, kMaxStreamGroups>* shared) {
+__device__ void PlanGroups(const GroupRange& range, const StreamArgs& args, DeltaShared* shared) {
   const int lane = static_cast<int>(threadIdx.x);
   int found = 0, most_rows = 1;
   for (int first = 0; first < range.count; first += 32) {
@@ -66,23 +74,26 @@ __device__ void PlanGroups(const GroupRange& range, const StreamArgs& args,
     most_rows = max(most_rows, __reduce_max_sync(~0u, group.row_count));
   }
   if (lane == 0) {
-    shared->plan =
-        MakeStreamPlan(found, args.n, args.k, most_rows, WeightMath<T>::kRowPadBytes,
-                       StreamHeadBytes<T, kMaxStreamGroups>(), static_cast<int>(gridDim.x));
+    const StreamPlan plan =
+        MakeStreamPlan(found, args.n, args.k, most_rows, WeightMath<T>::kRowPadBytes, kHeadBytes,
+                       static_cast<int>(gridDim.x));
+    shared->plan = plan;
+    shared->ring = MakeStreamRing(kHeadBytes, most_rows * plan.x_row_bytes, plan.tile_rows);
   }
 }
 
 // Threads and data: weight_stream.cuh. Bound by reading every group's ΔW once.
 template <typename T>
-__global__ void __launch_bounds__(StreamThreads<T>(), StreamMinBlocks<T>())
+__global__ void __launch_bounds__(kStreamThreads, 1)
     ApplyDeltasKernel(const __grid_constant__ StreamArgs args,
                       const __grid_constant__ DeltaOut<T> out) {
   LetNextStart();
   extern __shared__ __align__(128) char shared_bytes[];
-  auto* shared = reinterpret_cast<StreamShared<T, kMaxStreamGroups>*>(shared_bytes);
+  auto* const shared = reinterpret_cast<DeltaShared*>(shared_bytes);
   if (threadIdx.x < 32) PlanGroups<T>(out.range, args, shared);
   __syncthreads();
-  WeightStream<T, kMaxStreamGroups, DeltaOut<T>>(shared, args, out).Run();
+  WeightStream<T, DeltaOut<T>> stream(&shared->stream, shared_bytes + kHeadBytes, shared->ring);
+  stream.Run({shared->plan, args, shared->groups, out});
 }
 
 template <typename T>
@@ -93,7 +104,7 @@ void LaunchStreamed(GroupRange range, int64_t num_groups, int per_launch, const 
     range.first = static_cast<int>(first);
     range.count = static_cast<int>(std::min<int64_t>(per_launch, num_groups - first));
     const DeltaOut<T> out = {range, static_cast<__nv_bfloat16*>(y.data), y.stride};
-    LaunchStream<T, ApplyDeltasKernel<T>>(context, "ApplyDeltas", args, out);
+    LaunchStream<ApplyDeltasKernel<T>>(context, "ApplyDeltas", args, out);
   }
 }
 

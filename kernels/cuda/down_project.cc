@@ -5,11 +5,12 @@
 #include "base/check.h"
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/skinny_product.h"
 
 namespace mneme::cuda {
 namespace {
 
-// SkinnyLinear may read a weight before the kernel in front, which merged it, has ended.
+// RunSkinny may read a weight before the kernel in front, which merged it, has ended.
 static_assert(kMergeRows >= kSkinnyRows);
 
 const void* DeltaOf(const ChunkSegment& segment, int64_t layer) {
@@ -111,7 +112,7 @@ void CudaStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
 void CudaStream::UpdateFastWeights(const FastWeightLayer& layer,
                                    absl::Span<const ChunkUpdate> updates,
                                    ChunkUpdateResult* results) {
-  if (updates.empty() || !Ready()) return;
+  if (updates.empty()) return;
   const auto bytes = static_cast<int64_t>(updates.size() * sizeof(ChunkUpdateResult));
   // Kernels write it themselves.
   auto* const written = static_cast<ChunkUpdateResult*>(Stage(bytes));

@@ -1,8 +1,7 @@
 #ifndef MNEME_KERNELS_CUDA_LINEAR_H_
 #define MNEME_KERNELS_CUDA_LINEAR_H_
 
-// Matrix products: cuBLASLt with cached, tuned plans for many rows, a kernel of our own that runs
-// near the read bandwidth for few.
+// Matrix products of many rows: cuBLASLt with cached, tuned plans.
 
 #include <cuda_runtime.h>
 
@@ -38,29 +37,6 @@ class ProductPlans {
   virtual ~ProductPlans() = default;
   virtual void Run(const Product& product, const LaunchContext& context) = 0;
 };
-
-// Rows up to which SkinnyLinear is the faster way.
-inline constexpr int64_t kSkinnyRows = 8;
-
-// out [rows, n] = x [rows, k] Wᵀ + bias (+ out if accumulate), rows ≤ kSkinnyRows, bf16 x and W
-// (W [n, k] contiguous), out bf16 or float32, k a multiple of 8. Deterministic. Reads W before the
-// kernel in front has ended: no kernel writes it. `workspace`: SkinnyWorkspaceBytes, zeroed once
-// and left zeroed (arrival counters) or overwritten (partial sums).
-void SkinnyLinear(Matrix x, const void* weight, const void* bias, bool accumulate, Matrix out,
-                  void* workspace, const LaunchContext& context);
-int64_t SkinnyWorkspaceBytes();
-// Whether SkinnyLinear takes these arguments, W being aligned to 16 bytes.
-bool IsSkinny(const Matrix& x, const Matrix& out);
-
-// The same of RMSNorm(x), whose weight too is read before the kernel in front has ended; out bf16.
-void SkinnyNormLinear(Matrix x, const RowNorm& norm, const void* weight, const void* bias,
-                      Matrix out, void* workspace, const LaunchContext& context);
-// Whether the norm can be part of the product: a row of x must fit a block's shared memory whole.
-bool CanNormSkinny(const Matrix& x, const RowNorm& norm, const Matrix& out);
-// z [rows, f] = silu(gate) ⊙ up, gate and up being the columns of x Wᵀ [rows, 2 f], or of
-// RMSNorm(x) Wᵀ where there is a norm. z bf16; IsSkinny (CanNormSkinny) of an `out` [rows, 2 f].
-void SkinnyLinearSwiGlu(Matrix x, const RowNorm& norm, const void* weight, Matrix z,
-                        void* workspace, const LaunchContext& context);
 
 }  // namespace mneme::cuda
 

@@ -62,6 +62,10 @@ __device__ __forceinline__ uint32_t PackPair(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+__device__ __forceinline__ void StoreShared(uint32_t to, uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+
 }  // namespace mneme::cuda
 
 #endif  // MNEME_KERNELS_CUDA_MMA_CUH_

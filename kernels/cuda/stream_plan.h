@@ -9,27 +9,11 @@
 
 namespace mneme::cuda {
 
-// Shared memory of a block: two blocks and those of the small kernels between them fit into a
-// multiprocessor of sm_90, so that the next weights are on their way before a product has ended.
-inline constexpr int kStreamSharedBytes = 110 * 1024;
-// A stage of the ring holds so many bytes of each weight row of a tile, which is read in steps of
-// 64: the padding puts neighbouring rows into different banks.
-inline constexpr int kChunkBytes = 1024;
-inline constexpr int kStageRowBytes = kChunkBytes + 64;
-inline constexpr int kMaxStages = 12;
-// The deeper the ring, the more is there when x comes, which short runs gain by. Long ones are
-// faster with 64 KB under way than with more.
-inline constexpr int kLongRunRingBytes = 64 * kStageRowBytes;
-inline constexpr int64_t kLongRun = int64_t{1} << 20;  // elements of a block
-// Warps that issue the copies: one alone issues one in about 75 cycles, which is slower than the
-// memory; and warps that add up and store, so that joining slices does not hold up the tiles
-// behind.
-inline constexpr int kProducers = 2, kStorers = 2;
-inline constexpr int kMaxTileRows = 16;
-inline constexpr int kMinTileRows = 8;
-// Of x, all its rows in one slice of k. Eight rows of 2560 fit.
+// Warps of a block. One producer alone issues a copy in about 75 cycles, which is slower than the
+// memory; two storers, so that joining slices does not hold up the tiles behind.
+inline constexpr int kProducers = 2, kStorers = 2, kConsumers = 8;
+inline constexpr int kStreamThreads = 32 * (kProducers + kStorers + kConsumers);
 inline constexpr int kMaxXRows = 8;
-inline constexpr int kMaxXBytes = kMaxXRows * (2560 * 2 + 64);
 inline constexpr int kSliceAlign = 64;
 // Groups of one launch.
 inline constexpr int kMaxStreamGroups = 64;
@@ -41,14 +25,37 @@ inline constexpr int64_t kStreamPartialBytes = int64_t{40} << 20;
 inline constexpr int64_t kStreamWorkspaceBytes = kStreamArrivalBytes + kStreamPartialBytes;
 inline constexpr int64_t kUnitPartialBytes = 32 * 16;
 
+// A block has a multiprocessor to itself: if two fit, those of a launch may come to stand in pairs
+// on half of the multiprocessors, behind a kernel with larger blocks.
+inline constexpr int kStreamSharedBytes = 224 * 1024;
+// Of x, all its rows in one slice of k. Eight rows of 4096 fit.
+inline constexpr int kMaxXBytes = kMaxXRows * (4096 * 2 + 64);
+// A stage of the ring holds so many bytes of each weight row of a tile, which is read in steps of
+// 64: the padding puts neighbouring rows into different banks. Shorter copies cost more than one
+// block has time for.
+inline constexpr int kChunkBytes = 2048;
+inline constexpr int kStageRowBytes = kChunkBytes + 64;
+inline constexpr int kMaxStages = 16;
+// Of stages that are asked for and not there: with more, what else a kernel reads and writes waits
+// behind the weights.
+inline constexpr int kBytesUnderWay = 48 * 1024;
+// Rows of a tile; the ring is cut into stages for the highest.
+inline constexpr int kMinTileRows = 8, kMaxTileRows = 12;
+
 struct StreamPlan {
   int groups, slices, tiles;  // units: groups · slices · tiles, tiles fastest
   int slice_k;                // columns of a slice but the last
   int tile_rows;              // weight rows of a tile but the last
-  int stages, stage_bytes;
-  int x_row_bytes, x_bytes;
+  int x_row_bytes;
 
   __host__ __device__ int64_t units() const { return int64_t{groups} * slices * tiles; }
+};
+
+// The shared memory of a block behind its head: x, then the ring.
+struct StreamRing {
+  int x_bytes;
+  int stages, stage_bytes;
+  int under_way;  // stages
 };
 
 __host__ __device__ constexpr int CeilDivide(int a, int b) { return (a + b - 1) / b; }
@@ -81,10 +88,10 @@ __host__ __device__ constexpr int BusiestRows(int parts, int n, int blocks, int 
 }
 
 // Of the tile heights that share the work evenly, to 1.5 %, the largest that fills the ring enough
-// (60 KB under way hide the memory's latency), else the one that fills it best. Multiples of `step`,
-// 1 or 2.
+// (60 KB under way hide the memory's latency), else the one that fills it best. Multiples of
+// `step`, 1 or 2.
 __host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int ring_bytes, int step) {
-  constexpr int kEnoughStageRows = 60;
+  const int kEnoughStageRows = 60 * 1024 / kChunkBytes;
   int64_t least = INT64_MAX;
   for (int rows = kMaxTileRows; rows >= kMinTileRows; rows -= step) {
     const int64_t busiest = BusiestRows(parts, n, blocks, rows);
@@ -103,26 +110,31 @@ __host__ __device__ inline int TileRowsFor(int parts, int n, int blocks, int rin
   return best;
 }
 
-// `rows`: the most that a group has. `head_bytes`: shared memory taken before x. `gated`: tiles have
-// equally many rows of both halves of n.
+// `rows`: the most that a group has. `head_bytes`: shared memory taken before x. `gated`: tiles
+// have equally many rows of both halves of n.
 __host__ __device__ inline StreamPlan MakeStreamPlan(int groups, int n, int k, int rows,
-                                                     int row_pad_bytes, int head_bytes,
-                                                     int blocks, bool gated = false) {
+                                                     int row_pad_bytes, int head_bytes, int blocks,
+                                                     bool gated = false) {
   StreamPlan plan;
   plan.groups = groups;
   plan.slice_k = SliceColumns(k, rows);
   plan.slices = CeilDivide(k, plan.slice_k);
   plan.x_row_bytes = plan.slice_k * 2 + row_pad_bytes;
-  plan.x_bytes = rows * plan.x_row_bytes;
-  int ring_bytes = kStreamSharedBytes - head_bytes - plan.x_bytes;
-  if (int64_t{groups} * n * k / blocks > kLongRun && ring_bytes > kLongRunRingBytes) {
-    ring_bytes = kLongRunRingBytes;
-  }
+  const int ring_bytes = kStreamSharedBytes - head_bytes - rows * plan.x_row_bytes;
   plan.tile_rows = TileRowsFor(groups * plan.slices, n, blocks, ring_bytes, gated ? 2 : 1);
   plan.tiles = CeilDivide(n, plan.tile_rows);
-  plan.stage_bytes = plan.tile_rows * kStageRowBytes;
-  plan.stages = RingStages(plan.tile_rows, ring_bytes);
   return plan;
+}
+
+// The ring beside `x_bytes` of x for tiles of up to `tile_rows`.
+__host__ __device__ inline StreamRing MakeStreamRing(int head_bytes, int x_bytes, int tile_rows) {
+  StreamRing ring;
+  ring.x_bytes = x_bytes;
+  ring.stage_bytes = tile_rows * kStageRowBytes;
+  ring.stages = RingStages(tile_rows, kStreamSharedBytes - head_bytes - x_bytes);
+  const int under_way = CeilDivide(kBytesUnderWay, tile_rows * kChunkBytes);
+  ring.under_way = under_way < ring.stages ? under_way : ring.stages;
+  return ring;
 }
 
 }  // namespace mneme::cuda

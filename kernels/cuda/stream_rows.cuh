@@ -17,31 +17,24 @@
 
 namespace mneme::cuda {
 
-// What the rows of x are multiplied as: as they are, or normalised. RMSNorm is a factor for each
-// column, which x is multiplied by here and rounded once, and one for each row, 1 / rms(x), which
-// the sums are multiplied by when they are stored. Only where k is not cut.
-struct NoNorm {
-  static constexpr bool kNormed = false;
-};
+// RMSNorm on the rows of x is a factor for each column, which x is multiplied by here and rounded
+// once, and one for each row, 1 / rms(x), which the sums are multiplied by when they are stored.
 struct StreamNorm {
-  static constexpr bool kNormed = true;
-
-  const float* weight;  // [k], aligned to 16 bytes
-  float epsilon;
+  const float* weight = nullptr;  // [k], aligned to 16 bytes; null: no norm
+  float epsilon = 0;
 };
 
-// Vectors of eight columns that a lane has at most, and so the columns of a norm.
-inline constexpr int kNormVectors = 4;
-inline constexpr int kMaxNormColumns =
-    kNormVectors * 8 * 32 * WeightMath<__nv_bfloat16>::kConsumerWarps;
+inline constexpr int kMaxNormColumns = 4096;
 
 // Of each weight row the consumers take steps of kStepBytes in turn; a consumer's columns of x are
 // those of its steps, cut into vectors that its lanes take in turn. One warp.
 template <typename T>
 class ConsumerRows {
  public:
-  static constexpr int kConsumers = WeightMath<T>::kConsumerWarps;
   static constexpr int kStepBytes = 64, kStepColumns = kStepBytes / static_cast<int>(sizeof(T));
+
+  // Vectors of eight columns that a lane has at most.
+  static constexpr int kNormVectors = kMaxNormColumns / (8 * 32 * kConsumers);
 
   // The lane's factors for its columns, in registers.
   struct NormWeights {
@@ -74,7 +67,7 @@ class ConsumerRows {
 #pragma unroll
     for (int i = 0; i < kNormVectors; ++i) {
       const int column = Column(lane_ + 32 * i);
-      if (column < columns) loaded.vectors[i] = LoadFloats<8>(weight + column);
+      loaded.vectors[i] = column < columns ? LoadFloats<8>(weight + column) : Floats<8>{};
     }
     return loaded;
   }
@@ -82,35 +75,53 @@ class ConsumerRows {
   // Multiplies the rows that Load brought by the weights; squares[row]: the sum of what the
   // consumer's columns had squared.
   __device__ void Scale(const NormWeights& weights, int count, int columns, float* squares) const {
-    for (int row = 0; row < count; ++row) {
-      auto* const x = reinterpret_cast<__nv_bfloat16*>(rows_ + row * row_bytes_);
-      Vec16<__nv_bfloat16> vectors[kNormVectors];  // read all before the first is written
-#pragma unroll
-      for (int i = 0; i < kNormVectors; ++i) {
-        const int column = Column(lane_ + 32 * i);
-        if (column < columns) vectors[i] = LoadVec16(x + column);
-      }
-      float sum = 0;
-#pragma unroll
-      for (int i = 0; i < kNormVectors; ++i) {
-        const int column = Column(lane_ + 32 * i);
-        if (column >= columns) continue;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          const float value = ToFloat(vectors[i].values[j]);
-          sum += value * value;
-          vectors[i].values[j] = FromFloat<__nv_bfloat16>(value * weights.vectors[i].at[j]);
-        }
-        StoreVec16(x + column, vectors[i]);
-      }
-      sum = WarpSum(sum);
-      if (lane_ == 0) squares[row] = sum;
+    for (int row = 0; row < count; row += kRowsAtOnce) {
+      ScaleRows(weights, row, min(kRowsAtOnce, count - row), columns, squares);
     }
     __syncwarp();
   }
 
  private:
   static constexpr int kStepVectors = kStepColumns / 8;
+  static constexpr int kRowsAtOnce = 4;
+
+  // All is read before the first is written, so that rows do not wait for one another.
+  __device__ void ScaleRows(const NormWeights& weights, int first, int count, int columns,
+                            float* squares) const {
+    Vec16<__nv_bfloat16> vectors[kRowsAtOnce][kNormVectors];
+    const auto address = [&](int row, int i) {
+      const int column = Column(lane_ + 32 * i);
+      auto* const x = reinterpret_cast<__nv_bfloat16*>(rows_ + (first + row) * row_bytes_);
+      return row < count && column < columns ? x + column : nullptr;
+    };
+#pragma unroll
+    for (int row = 0; row < kRowsAtOnce; ++row) {
+#pragma unroll
+      for (int i = 0; i < kNormVectors; ++i) {
+        const __nv_bfloat16* const x = address(row, i);
+        vectors[row][i] = x != nullptr ? LoadVec16(x) : Vec16<__nv_bfloat16>{};
+      }
+    }
+    float sums[kRowsAtOnce] = {};
+#pragma unroll
+    for (int row = 0; row < kRowsAtOnce; ++row) {
+#pragma unroll
+      for (int i = 0; i < kNormVectors; ++i) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+          const float value = ToFloat(vectors[row][i].values[j]);
+          sums[row] += value * value;
+          vectors[row][i].values[j] = FromFloat<__nv_bfloat16>(value * weights.vectors[i].at[j]);
+        }
+        if (__nv_bfloat16* const x = address(row, i); x != nullptr) StoreVec16(x, vectors[row][i]);
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < kRowsAtOnce; ++row) {
+      sums[row] = WarpSum(sums[row]);
+      if (lane_ == 0 && row < count) squares[first + row] = sums[row];
+    }
+  }
 
   // The first column of the consumer's i-th vector.
   __device__ int Column(int i) const {

@@ -48,7 +48,7 @@ __device__ __forceinline__ uint2 Bf16OfE4m3(uint32_t four) {
   return {pair(__byte_perm(four, 0, 0x1404)), pair(__byte_perm(four, 0, 0x3424))};
 }
 
-// kConsumerWarps: enough that conversions do not hold up the memory. kRowPadBytes: between x's rows
+// kRowPadBytes: between x's rows
 // in shared memory, whose length without it is a multiple of 128, so that a warp's reads spread
 // over all banks. Multiply: `low`, `high` are the lane's bytes of rows g and g + 8, `x` its values
 // of x in shared memory.
@@ -57,7 +57,6 @@ struct WeightMath;
 
 template <>
 struct WeightMath<__nv_bfloat16> {
-  static constexpr int kConsumerWarps = 4;
   static constexpr int kRowPadBytes = 64;
 
   __device__ static void Multiply(uint4 low, uint4 high, const __nv_bfloat16* x, Sums (&s)[2]) {
@@ -69,7 +68,6 @@ struct WeightMath<__nv_bfloat16> {
 
 template <>
 struct WeightMath<__nv_fp8_e4m3> {
-  static constexpr int kConsumerWarps = 8;
   static constexpr int kRowPadBytes = 16;
 
   __device__ static void Multiply(uint4 low, uint4 high, const __nv_bfloat16* x, Sums (&s)[2]) {
@@ -92,7 +90,6 @@ struct WeightMath<__nv_fp8_e4m3> {
 // A float32 weight is the sum of two values of tf32 to 21 bits; x is bf16 and so one of tf32.
 template <>
 struct WeightMath<float> {
-  static constexpr int kConsumerWarps = 4;
   static constexpr int kRowPadBytes = 32;
 
   __device__ static void Multiply(uint4 low, uint4 high, const __nv_bfloat16* x, Sums (&s)[2]) {

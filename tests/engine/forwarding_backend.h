@@ -43,6 +43,10 @@ class ForwardingStream : public Stream {
                  Matrix out) override {
     inner_->Attention(qkv, shape, kv, window, scale, out);
   }
+  void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                       const KvLayer& kv, int64_t window, float scale, Matrix out) override {
+    inner_->RotateAndAttend(qkv, shape, norm, rope, kv, window, scale, out);
+  }
   void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) override {
     inner_->RmsNorm(in, weight, epsilon, out);
   }

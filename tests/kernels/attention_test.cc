@@ -19,6 +19,12 @@ struct AttentionCase {
   int64_t padding = 0;  // rows beyond those of the sequences
 };
 
+// A key of Repeat that no other test uses: tests share their streams.
+uint64_t NextKey() {
+  static uint64_t key = 1000;
+  return ++key;
+}
+
 // A sequence of the test: what its cache holds and what its rows must become.
 struct SequenceData {
   std::vector<int32_t> pages;
@@ -39,7 +45,8 @@ class AttentionTest : public BackendTest {
     return {.inverse_frequencies = frequencies, .attention_factor = 1.25};
   }
 
-  // Runs RotateAndStore and Attention on random rows and checks both against the reference.
+  // Runs RotateAndStore and Attention on random rows, one after the other and at once, in a
+  // repeated step where each sequence has one row, and checks both against the reference.
   void Check(const AttentionCase& c);
   void ExpectAttended(const Tensor& actual, const reference::Attended& expected) const;
 
@@ -174,41 +181,56 @@ void AttentionTest::Check(const AttentionCase& c) {
     }
   };
   fill(false);
-  const DeviceMatrix pages = Upload(pool, kv_dtype);
-  const KvLayer kv{pages.view.Columns(layer_elements, 1).data,
-                   kv_dtype,
-                   2 * layer_elements * SizeOf(kv_dtype),
-                   c.page_tokens,
-                   hkv,
-                   hd,
-                   1};
+  const Tensor past = pool;
   const int64_t padded = n + c.padding;
   const Tensor qkv = RandomActivations(padded, (hq + 2 * hkv) * hd);
   Advance(c, rope, qkv, q_weight, k_weight, data);
   fill(true);
 
-  const DeviceMatrix rows = UploadActivations(qkv);
   const DeviceMatrix q_weights = Upload(q_weight, DType::kF32);
   const DeviceMatrix k_weights = Upload(k_weight, DType::kF32);
   const DeviceMatrix angles = Poisoned(padded, hd, DType::kF32);
-  const DeviceMatrix out = PoisonedActivations(padded, hq * hd);
   const std::vector<int32_t> tokens(static_cast<size_t>(n));
   const float scale = 1 / std::sqrt(static_cast<float>(hd));
   const QkNorm norm =
       c.normalise ? QkNorm{q_weights.view.data, k_weights.view.data, 1e-6f} : QkNorm{};
-  stream_->BeginStep({.token_ids = tokens, .sequences = batch, .padded_rows = padded});
-  stream_->ComputeRope(rope, angles.view);
-  stream_->RotateAndStore(rows.view, c.shape, norm, angles.view, kv);
-  stream_->Attention(rows.view, c.shape, kv, c.window, scale, out.view);
-  ASSERT_TRUE(stream_->Synchronize().ok());
+  for (const bool at_once : {false, true}) {
+    SCOPED_TRACE(testing::Message() << "at once: " << at_once);
+    const DeviceMatrix rows = UploadActivations(qkv), pages = Upload(past, kv_dtype);
+    const DeviceMatrix out = PoisonedActivations(padded, hq * hd);
+    const KvLayer kv{pages.view.Columns(layer_elements, 1).data,
+                     kv_dtype,
+                     2 * layer_elements * SizeOf(kv_dtype),
+                     c.page_tokens,
+                     hkv,
+                     hd,
+                     1};
+    const auto operations = [&] {
+      stream_->ComputeRope(rope, angles.view);
+      if (at_once) {
+        stream_->RotateAndAttend(rows.view, c.shape, norm, angles.view, kv, c.window, scale,
+                                 out.view);
+      } else {
+        stream_->RotateAndStore(rows.view, c.shape, norm, angles.view, kv);
+        stream_->Attention(rows.view, c.shape, kv, c.window, scale, out.view);
+      }
+    };
+    stream_->BeginStep({.token_ids = tokens, .sequences = batch, .padded_rows = padded});
+    if (at_once && n == static_cast<int64_t>(batch.size())) {
+      stream_->Repeat(NextKey(), operations);
+    } else {
+      operations();
+    }
+    ASSERT_TRUE(stream_->Synchronize().ok());
 
-  ExpectPool(Read(pages.view), pool);
-  const Tensor result = Read(out.view);
-  for (size_t s = 0; s < data.size(); ++s) {
-    SCOPED_TRACE(testing::Message() << "sequence " << s);
-    ExpectAttended(result.Rows(batch[s].first_row, batch[s].row_count),
-                   reference::Attention(data[s].q, data[s].k, data[s].v, c.shape, c.window,
-                                        static_cast<double>(scale)));
+    ExpectPool(Read(pages.view), pool);
+    const Tensor result = Read(out.view);
+    for (size_t s = 0; s < data.size(); ++s) {
+      SCOPED_TRACE(testing::Message() << "sequence " << s);
+      ExpectAttended(result.Rows(batch[s].first_row, batch[s].row_count),
+                     reference::Attention(data[s].q, data[s].k, data[s].v, c.shape, c.window,
+                                          static_cast<double>(scale)));
+    }
   }
 }
 
@@ -367,25 +389,6 @@ TEST_P(AttentionTest, RandomShapes) {
       c.sequences.push_back({RandomInt(0, 200), RandomInt(0, 1) == 0 ? 1 : RandomInt(1, 90)});
     }
     Check(c);
-  }
-}
-
-TEST_P(AttentionTest, RopeIsExactAtLargePositions) {
-  std::vector<double> frequencies;
-  const RopeSpec rope = Rope(128, frequencies);
-  for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{123'457}, int64_t{100'000'007}}) {
-    const std::vector<int32_t> tokens = {0};
-    const SequenceRows sequence{0, 1, position, {}};
-    const DeviceMatrix out = Poisoned(1, 128, DType::kF32);
-    stream_->BeginStep({.token_ids = tokens, .sequences = {&sequence, 1}, .padded_rows = 1});
-    stream_->ComputeRope(rope, out.view);
-    const Tensor angles = Read(out.view);
-    for (int64_t i = 0; i < 64; ++i) {
-      const long double angle = static_cast<long double>(position) *
-                                static_cast<long double>(frequencies[static_cast<size_t>(i)]);
-      EXPECT_NEAR(angles.at(0, i), static_cast<double>(std::cos(angle)) * 1.25, 2e-7);
-      EXPECT_NEAR(angles.at(0, 64 + i), static_cast<double>(std::sin(angle)) * 1.25, 2e-7);
-    }
   }
 }
 

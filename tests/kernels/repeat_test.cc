@@ -150,8 +150,7 @@ void RepeatTest::RunLayer(const State& s, int64_t n) {
   stream_->Embed(table_.view, rows(s.x));
   stream_->ComputeRope({.inverse_frequencies = frequencies_}, rows(s.rope));
   stream_->NormLinear(rows(s.x), {norm_.view.data, 1e-6f}, *qkv_, nullptr, rows(s.h), rows(s.qkv));
-  stream_->RotateAndStore(rows(s.qkv), kShape, {}, rows(s.rope), kv);
-  stream_->Attention(rows(s.qkv), kShape, kv, 0, 0.25f, rows(s.attended));
+  stream_->RotateAndAttend(rows(s.qkv), kShape, {}, rows(s.rope), kv, 0, 0.25f, rows(s.attended));
   stream_->Linear(rows(s.attended), *o_, nullptr, true, rows(s.x));
   stream_->RmsNorm(rows(s.x), norm_.view.data, 1e-6f, rows(s.h));
   stream_->LinearSwiGlu(rows(s.h), {}, *gate_up_, {}, rows(s.gate_up), rows(s.z));

@@ -177,5 +177,25 @@ TEST_P(RowsTest, TargetLogProbsAgreeWithLargeLogits) {
   }
 }
 
+TEST_P(RowsTest, RopeIsExactAtLargePositions) {
+  std::vector<double> frequencies;
+  for (int i = 0; i < 64; ++i) frequencies.push_back(std::pow(1e4, -i / 64.0));
+  const RopeSpec rope = {.inverse_frequencies = frequencies, .attention_factor = 1.25};
+  for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{123'457}, int64_t{100'000'007}}) {
+    const std::vector<int32_t> tokens = {0};
+    const SequenceRows sequence{0, 1, position, {}};
+    const DeviceMatrix out = Poisoned(1, 128, DType::kF32);
+    stream_->BeginStep({.token_ids = tokens, .sequences = {&sequence, 1}, .padded_rows = 1});
+    stream_->ComputeRope(rope, out.view);
+    const Tensor angles = Read(out.view);
+    for (int64_t i = 0; i < 64; ++i) {
+      const long double angle = static_cast<long double>(position) *
+                                static_cast<long double>(frequencies[static_cast<size_t>(i)]);
+      EXPECT_NEAR(angles.at(0, i), static_cast<double>(std::cos(angle)) * 1.25, 2e-7);
+      EXPECT_NEAR(angles.at(0, 64 + i), static_cast<double>(std::sin(angle)) * 1.25, 2e-7);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace mneme
