@@ -209,7 +209,8 @@ TEST_P(UpdateWaitingTest, ControlsThatAreSetMeanwhileDoNotReachIt) {
   engine_->Create("reference");
   engine_->Append("reference", Part(0, kChunk));
   const std::vector<float> reference = engine_->Delta("reference", 0);
-  EXPECT_EQ(engine_->Delta("frozen-late", 0), reference);
+  // Two updates at once and one alone may round differently.
+  EXPECT_LT(RelativeDifference(engine_->Delta("frozen-late", 0), reference), 1e-6);
   std::vector<float> twice = engine_->Delta("half", 0);
   for (float& value : twice) value *= 2;
   EXPECT_LT(RelativeDifference(twice, reference), 1e-6);
