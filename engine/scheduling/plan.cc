@@ -85,8 +85,10 @@ class Planner {
     const Candidate& candidate = candidates_[i];
     const int64_t first = candidate.position + planned_[i].rows;
     StepWork work = {.updates = planned_[i].taken ? 0 : candidate.updates};
-    if (limits_.chunk_tokens > 0 && rows > 0) {  // a chunk with which the piece ends waits
-      work.updates += (first + rows - 1) / limits_.chunk_tokens - first / limits_.chunk_tokens;
+    if (limits_.chunk_tokens > 0 && rows > 0) {
+      // A chunk with which the piece ends waits; one with which it ended so far no longer does.
+      const int64_t before = planned_[i].rows > 0 ? first - 1 : first;
+      work.updates += (first + rows - 1) / limits_.chunk_tokens - before / limits_.chunk_tokens;
     }
     int64_t keys = first + (rows + 1) / 2;  // of a row, on average
     if (limits_.attention_tokens > 0) keys = std::min(keys, limits_.attention_tokens);

@@ -87,6 +87,15 @@ TEST(PlanStepTest, TheWorkOfAPieceCountsItsKeysAndTheUpdatesBeforeAndInsideIt) {
   EXPECT_NEAR(static_cast<double>(plan.work.prefill_keys), 25 * (8 + 33) / 2.0, 25);
 }
 
+TEST(PlanStepTest, APieceThatGrowsInTurnsCountsEveryUpdateInsideIt) {
+  const PlanLimits limits = {.max_step_tokens = 1000, .chunk_tokens = 64};
+  std::vector<Candidate> candidates(2, Prefill(300));
+  candidates[1].tenant = 1;
+  const StepPlan plan = PlanStep(candidates, limits, StepCostModel(), {});
+  EXPECT_EQ(plan.work.prefill_rows, 600);
+  EXPECT_EQ(plan.work.updates, 2 * 4) << "the chunks that end at 64, 128, 192 and 256, of each";
+}
+
 // --- Random candidates. ---
 
 std::vector<Candidate> RandomCandidates(std::mt19937& random) {
