@@ -12,12 +12,13 @@
 #include "kernels/backend_library.h"
 #include "kernels/bench/measure.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/delta_type.h"
 
 namespace mneme {
 namespace {
 
 struct Options {
-  std::string backend = "cpu", dtype, delta = "bf16", shape, only;
+  std::string backend = "cpu", dtype, delta = NameOf(DeltaType::kBFloat16), shape, only;
   int threads = 0;
   bool compare = true;
 };
@@ -45,17 +46,14 @@ BenchDevice CpuDevice(DType dtype, int threads) {
   return BenchDevice(*std::move(backend), dtype, 4);
 }
 
-BenchDevice CudaDevice(DType dtype, const std::string& delta) {
-  const bool wide = delta == "f32";
-  const DeltaType read = wide             ? DeltaType::kFloat32
-                         : delta == "fp8" ? DeltaType::kFp8E4M3
-                                          : DeltaType::kBFloat16;
+BenchDevice CudaDevice(DType dtype, DeltaType read) {
+  const bool wide = read == DeltaType::kFloat32;
   auto backend =
       LoadCudaBackend({.dtype = dtype,
                        .delta_accumulate = wide ? DeltaType::kFloat32 : DeltaType::kBFloat16,
                        .delta_read = read});
   Require(backend.status());
-  return BenchDevice(*std::move(backend), dtype, wide ? 4 : delta == "fp8" ? 1 : 2);
+  return BenchDevice(*std::move(backend), dtype, SizeOf(read));
 }
 
 std::vector<BenchCase> AllCases(const BenchShape& shape, BenchDevice& device) {
@@ -88,7 +86,8 @@ void Run(const Options& options) {
   const bool cuda = options.backend == "cuda";
   const bool wide = options.dtype == "f32" || (options.dtype.empty() && !cuda);
   const DType dtype = wide ? DType::kF32 : DType::kBF16;
-  BenchDevice device = cuda ? CudaDevice(dtype, options.delta) : CpuDevice(dtype, options.threads);
+  BenchDevice device =
+      cuda ? CudaDevice(dtype, *ParseDeltaType(options.delta)) : CpuDevice(dtype, options.threads);
   BenchDevice cpu = CpuDevice(DType::kF32, options.threads);
   const DeviceCeilings ceilings = MeasureCeilings(device, shape);
   std::cout << device.backend().description() << ", " << shape.name
@@ -125,7 +124,7 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", options.dtype, "Type of weights (default: f32 on the CPU, else bf16)")
       ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_option("--delta", options.delta, "What products read of fast weights (cuda)")
-      ->check(CLI::IsMember({"f32", "bf16", "fp8"}));
+      ->check(CLI::IsMember({"fp32", "bf16", "fp8_e4m3"}));
   app.add_option("--shape", options.shape, "Sizes (default: tiny on the CPU, else qwen3-4b)")
       ->check(CLI::IsMember({"tiny", "qwen3-0.6b", "qwen3-4b"}));
   app.add_option("--only", options.only, "Only cases whose kernel and shape contain this");
