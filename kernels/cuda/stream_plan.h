@@ -39,7 +39,7 @@ inline constexpr int kMaxStages = 16;
 // Of stages that are asked for and not there: with more, what else a kernel reads and writes waits
 // behind the weights.
 inline constexpr int kBytesUnderWay = 48 * 1024;
-// Rows of a tile; the ring is cut into stages for the highest.
+// Rows of a tile.
 inline constexpr int kMinTileRows = 8, kMaxTileRows = 12;
 
 struct StreamPlan {

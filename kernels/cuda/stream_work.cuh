@@ -34,9 +34,8 @@ struct StreamArgs {
 // A launch's work. Out: void operator()(group, weight row, row of x within the group, sum). If
 // Out::kFused, it also has
 //   norm(): StreamNorm, on the rows of x; only where k is not cut and there is one group;
-//   gated(): the weights are gates above equally many ups. A tile has the same rows of both, so
-//   that
-//       a thread has both sums, and StoreGated(row of the gates, row of x, gate, up) takes them.
+//   gated(): the weights are gates above equally many ups. A tile has the same rows of both, and
+//            StoreGated(row of the gates, row of x, gate, up) takes a thread's two sums.
 template <typename Out>
 struct StreamWork {
   const StreamPlan& plan;
