@@ -46,6 +46,7 @@ EngineLoop::~EngineLoop() {
 
 absl::Status EngineLoop::Admit(const RequestHeader& header, int64_t input_tokens) {
   MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_RETURN_IF_ERROR(ValidateTenant(header.session.tenant));
   const absl::Time now = context_.clock.Now();
   QueueState queue = tenants_.StateFor(header.session.tenant);
   queue.requests_per_second = ended_.PerSecond(now);

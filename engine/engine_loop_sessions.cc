@@ -11,6 +11,7 @@ namespace mneme {
 
 absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOptions options) {
   MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_RETURN_IF_ERROR(ValidateTenant(key.tenant));
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Create(std::move(key), std::move(options),
                                                              context_.clock.Now()));
   next_expiry_ = std::min(next_expiry_, session->expiry());

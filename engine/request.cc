@@ -21,6 +21,11 @@ bool IsIdCharacter(char c) {
          c == '-';
 }
 
+bool IsName(const std::string& text) {
+  return !text.empty() && text.size() <= 128 &&
+         std::all_of(text.begin(), text.end(), IsIdCharacter);
+}
+
 absl::Status CheckNotNegative(const char* field, float value) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
   return Invalid(absl::StrCat("controls.", field, " must be a finite number ≥ 0, not ", value));
@@ -29,10 +34,13 @@ absl::Status CheckNotNegative(const char* field, float value) {
 }  // namespace
 
 absl::Status ValidateSessionId(const std::string& id) {
-  if (!id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), IsIdCharacter)) {
-    return absl::OkStatus();
-  }
+  if (IsName(id)) return absl::OkStatus();
   return Invalid("a session id is 1 to 128 characters of A-Z a-z 0-9 . _ : -");
+}
+
+absl::Status ValidateTenant(const std::string& name) {
+  if (IsName(name)) return absl::OkStatus();
+  return Invalid("a tenant's name is 1 to 128 characters of A-Z a-z 0-9 . _ : -");
 }
 
 absl::Status ValidateControls(const LearningControls& controls) {

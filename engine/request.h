@@ -32,6 +32,8 @@ struct SessionKey {
 
 // INVALID_ARGUMENT unless `id` is 1 to 128 of A-Z a-z 0-9 . _ : -
 absl::Status ValidateSessionId(const std::string& id);
+// The same of a tenant's name.
+absl::Status ValidateTenant(const std::string& name);
 
 // Chunks that may wait for their update, at most.
 inline constexpr int64_t kMaxLagChunks = 64;

@@ -148,6 +148,24 @@ TEST_F(BadInputTest, AnUnknownSessionIsNotFoundAndNotCreated) {
   EXPECT_EQ(engine_->loop().load().sessions, 1);
 }
 
+TEST_F(BadInputTest, ATenantWithoutAProperNameIsRefusedAndSharesNobodysSessions) {
+  for (const std::string tenant : {"", "two words", "tést"}) {
+    EXPECT_EQ(engine_->loop().CreateSession({tenant, "t"}, {}).status().code(),
+              absl::StatusCode::kInvalidArgument);
+    for (const std::string session : {"", "s"}) {  // throw-away, or the id of another's
+      Call call;
+      call.channel = std::make_shared<RequestChannel>(nullptr);
+      GenerateRequest request = GreedyRequest(1, {1});
+      request.header.session = {tenant, session};
+      engine_->loop().Generate(std::move(request), call.channel);
+      call.Read();
+      ASSERT_TRUE(call.end.has_value());
+      EXPECT_EQ(call.end->code(), absl::StatusCode::kInvalidArgument);
+    }
+  }
+  ExpectUnharmed();
+}
+
 TEST_F(BadInputTest, AnAppendOfNothingIsInvalid) {
   const auto call = engine_->StartAppendStream("s", {});
   call->channel->CloseInput();
