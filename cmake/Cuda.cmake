@@ -66,7 +66,9 @@ foreach(type DEBUG RELEASE RELWITHDEBINFO MINSIZEREL)
 endforeach()
 add_library(flashinfer INTERFACE)
 target_include_directories(flashinfer SYSTEM INTERFACE
-  "${MNEME_FLASHINFER}/include" "${MNEME_FLASHINFER}/cutlass/include")
+  "${MNEME_FLASHINFER}/include" "${MNEME_FLASHINFER}/cutlass/include"
+  "${CMAKE_BINARY_DIR}/generated/flashinfer")
+mneme_mend_flashinfer("${MNEME_FLASHINFER}" "${CMAKE_BINARY_DIR}/generated/flashinfer")
 set(MNEME_CUDA_ENABLED ON)
 message(STATUS "CUDA backend: built (CUDA ${CUDAToolkit_VERSION}, "
                "architectures ${CMAKE_CUDA_ARCHITECTURES})")

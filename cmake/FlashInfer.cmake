@@ -74,3 +74,25 @@ flashinfer/data of FlashInfer ${MNEME_FLASHINFER_VERSION}'s wheel" PARENT_SCOPE)
     endif()
   endforeach()
 endfunction()
+
+# Writes flashinfer_mended/epilogue.cuh below `to`: the epilogue of FlashInfer's FA3 kernels from
+# `dir`, less a call. There all threads arrive at the barrier behind which the output in shared
+# memory is read, and then wait at it, so that each counts twice: half of them pass while others
+# still write, and rows of other heads or of keys come out now and then. It must be included before
+# FlashInfer's header, whose place its include guard takes.
+function(mneme_mend_flashinfer dir to)
+  set(original "${dir}/include/flashinfer/attention/hopper/epilogue.cuh")
+  file(READ "${original}" text)
+  string(REGEX REPLACE "cutlass::arch::NamedBarrier::arrive\\(NUM_MMA_THREADS,[^;]*EpilogueBarrier\\);"
+    "" mended "${text}")
+  if(mended STREQUAL text)
+    message(FATAL_ERROR "${original} has no arrival at EpilogueBarrier: see whether "
+      "mneme_mend_flashinfer is still needed")
+  endif()
+  string(REPLACE "#include \"../../" "#include \"flashinfer/" mended "${mended}")
+  foreach(header named_barrier utils)
+    string(REPLACE "#include \"${header}.cuh\"" "#include \"flashinfer/attention/hopper/${header}.cuh\""
+      mended "${mended}")
+  endforeach()
+  file(CONFIGURE OUTPUT "${to}/flashinfer_mended/epilogue.cuh" CONTENT "${mended}" @ONLY)
+endfunction()

@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/flashinfer_shims/cutlass_utils.cuh"
 
+#include <flashinfer_mended/epilogue.cuh>
+
 #include <algorithm>
 #include <flashinfer/attention/hopper/prefill_sm90.cuh>
 #include <flashinfer/attention/hopper/variants.cuh>

@@ -28,8 +28,8 @@ inline constexpr int64_t kUnitPartialBytes = 32 * 16;
 // A block has a multiprocessor to itself: if two fit, those of a launch may come to stand in pairs
 // on half of the multiprocessors, behind a kernel with larger blocks.
 inline constexpr int kStreamSharedBytes = 224 * 1024;
-// Of x, all its rows in one slice of k. Eight rows of 4096 fit.
-inline constexpr int kMaxXBytes = kMaxXRows * (4096 * 2 + 64);
+// Of x, all its rows in one slice of k. Eight rows of 4864 fit: half of 9728 columns.
+inline constexpr int kMaxXBytes = kMaxXRows * (4864 * 2 + 64);
 // A stage of the ring holds so many bytes of each weight row of a tile, which is read in steps of
 // 64: the padding puts neighbouring rows into different banks. Shorter copies cost more than one
 // block has time for.

@@ -332,6 +332,7 @@ TEST_P(AttentionTest, RepeatedStepsReadTheirOwnPages) {
   const DeviceMatrix rows = UploadActivations(qkv);
   const DeviceMatrix out = PoisonedActivations(padded, kShape.query_heads * kShape.head_dim);
   const std::vector<int32_t> tokens(2);
+  const uint64_t key = NextKey();
   for (const int64_t length : {20, 3000, 66'001, 70'000, 100}) {
     SCOPED_TRACE(testing::Message() << length << " tokens");
     const std::vector<int64_t> lengths = {length, 33};
@@ -348,7 +349,7 @@ TEST_P(AttentionTest, RepeatedStepsReadTheirOwnPages) {
       sequences.push_back({static_cast<int64_t>(s), 1, lengths[s] - 1, {&tables[s], 1}});
     }
     stream_->BeginStep({.token_ids = tokens, .sequences = sequences, .padded_rows = padded});
-    stream_->Repeat(5, [&] { stream_->Attention(rows.view, kShape, kv, 0, 0.125F, out.view); });
+    stream_->Repeat(key, [&] { stream_->Attention(rows.view, kShape, kv, 0, 0.125F, out.view); });
     const Tensor result = Read(out.view);
     for (size_t s = 0; s < 2; ++s) {
       const auto row = static_cast<int64_t>(s);
