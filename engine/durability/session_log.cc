@@ -153,9 +153,9 @@ absl::Status SessionLog::Health() const {
                                    ": the disk hangs or is too slow"));
 }
 
-bool SessionLog::MayCompute(const Session& session, bool logs) const {
-  if (!store_) return true;
-  if (logs) return last_ - completed_ < kMaxStepsAhead && Health().ok();
+bool SessionLog::MayLog() const { return last_ - completed_ < kMaxStepsAhead && Health().ok(); }
+
+bool SessionLog::HasAllOf(const Session& session) const {
   const std::shared_ptr<const LoggedSession> logged = journal_.Find(session);
   return logged == nullptr || logged->last_commit <= completed_;
 }

@@ -75,9 +75,11 @@ class SessionLog {
   // OK, or why nothing can be logged now: RESOURCE_EXHAUSTED for a full disk, UNAVAILABLE for one
   // that fails or hangs; retryable.
   absl::Status Health() const;
-  // Whether a request on the session may compute: one that logs, or one that does not and tells at
-  // once what it computes.
-  bool MayCompute(const Session& session, bool logs) const;
+  // Whether requests that log may compute: the log can be written, and is not too far behind.
+  bool MayLog() const;
+  // Whether the log has all of the session: one that does not log tells at once what it computes,
+  // and so may not compute before.
+  bool HasAllOf(const Session& session) const;
   // Commits under way, or letters not received.
   bool busy() const { return completed_ < last_ || loads_ > 0; }
   void AddTo(EngineLoad* load) const;

@@ -228,7 +228,8 @@ class Client {
   std::unique_ptr<v1::InferenceService::Stub> inference_;
 };
 
-class KillTest : public ::testing::Test {
+// What the server promises.
+class KillTest : public ::testing::TestWithParam<std::string> {
  protected:
   static constexpr uint32_t kClients = 4;
 
@@ -243,6 +244,7 @@ class KillTest : public ::testing::Test {
         std::vector<std::string>{absl::StrCat("--model=", kModel), "--port=0", "--metrics_port=0",
                                  "--threads=1", "--cache_bytes=64MiB", "--max_step_tokens=64",
                                  "--log_level=error", "--data_dir=" + (directory_ / "data"),
+                                 "--durability=" + GetParam(),
                                  "--port_file=" + (directory_ / "ports")});
     const std::string line = server_->ReadUntil("listening on");
     ASSERT_NE(line.find("listening on"), std::string::npos) << line;
@@ -270,9 +272,14 @@ class KillTest : public ::testing::Test {
   std::shared_ptr<grpc::Channel> channel_;
 };
 
-TEST_F(KillTest, NothingToldIsLostAndTheSameTokensFollow) {
+// Both survive the end of the process.
+INSTANTIATE_TEST_SUITE_P(All, KillTest, ::testing::Values("sync", "async"),
+                         [](const auto& parameter) { return parameter.param; });
+
+TEST_P(KillTest, NothingToldIsLostAndTheSameTokensFollow) {
   const char* const kills_wanted = std::getenv("MNEME_KILLS");
-  const int kills = kills_wanted == nullptr ? 20 : std::atoi(kills_wanted);
+  const int all_kills = kills_wanted == nullptr ? 20 : std::atoi(kills_wanted);
+  const int kills = GetParam() == "sync" ? all_kills : all_kills / 4;
   std::mt19937 random(5);
   for (int kill = 0; kill < kills && !HasFailure(); ++kill) {
     ASSERT_NO_FATAL_FAILURE(Start());
