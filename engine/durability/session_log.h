@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "engine/channel.h"
 #include "engine/clock.h"
+#include "engine/config.h"
 #include "engine/durability/io_thread.h"
 #include "engine/durability/journal.h"
 #include "engine/durability/mailbox.h"
@@ -37,9 +38,10 @@ class SessionLog {
   // After which a client may try again what the disk did not take.
   static constexpr absl::Duration kRetryDelay = absl::Seconds(2);
 
-  // What a session's log holds, once it is read.
+  // What a session's log holds, once it is read. UNAVAILABLE: it cannot be read now; any other
+  // error stays.
   struct Loading {
-    std::optional<absl::StatusOr<SessionState>> result;
+    std::optional<absl::StatusOr<SessionLogs>> result;
   };
 
   // `log_meaning`: see LogMeaning. `wake` makes the engine thread call Receive; any thread calls
@@ -85,8 +87,9 @@ class SessionLog {
   void AddTo(EngineLoad* load) const;
 
   // --- Sessions come back. ---
-  // Reads a parked session's log, on a thread of its own.
-  std::shared_ptr<const Loading> Load(const Session& session);
+  // Reads a parked session's log, and validates it for the model `config`, which must outlive this,
+  // on a thread of its own.
+  std::shared_ptr<Loading> Load(const Session& session, const ModelConfig& config);
   // The session is about to get these logs.
   void OnLoaded(const Session& session, const SessionLogs& logs) {
     journal_.OnLoaded(session, logs);

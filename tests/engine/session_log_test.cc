@@ -232,7 +232,7 @@ TEST_P(FailingDiskTest, WhatMustLogWaitsOrIsRefusedAndAllGoesOnWhenTheDiskDoes) 
   EXPECT_EQ(loop.ListSessions("test", "", 10).sessions.size(), 3u);
   for (const char* id : {"t", "parked", ""}) {
     GenerateRequest request = GreedyRequest(3, {5});
-    request.learn = false;
+    request.learn = *id == 0;
     const auto call = durable_->StartGenerate(id, request);
     while (call->ends == 0) {
       durable_->Step();
