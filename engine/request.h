@@ -85,8 +85,16 @@ struct SessionUpdate {
   std::optional<std::optional<absl::Duration>> ttl;  // inner absent: none any more
 };
 
+// Where a session is.
+enum class Residence : uint8_t {
+  kDevice,     // a request can run at once
+  kRestoring,  // its state is being computed again
+  kDisk,       // its log has not been read since the start
+};
+
 struct SessionInfo {
   SessionKey key;
+  Residence residence = Residence::kDevice;
   uint64_t position = 0;
   uint64_t version = 0;
   int64_t device_bytes = 0;  // KV pages, fast weights, rows of chunks that are not learnt yet

@@ -39,6 +39,10 @@ struct EngineLoad {
   int64_t idle_bytes = 0;     // theirs: what would be free if they left the device
   int64_t host_bytes = 0;
 
+  int64_t parked_sessions = 0;      // of sessions: lie on the disk
+  int64_t log_pending_batches = 0;  // that the disk has not taken yet
+  bool log_writable = true;
+
   std::vector<TenantLoad> tenants;  // that have requests in flight, or had of late
 };
 

@@ -144,6 +144,20 @@ void ToProto(const LearningControls& controls, v1::LearningControls* proto) {
   if (controls.freeze != defaults.freeze) proto->set_freeze(controls.freeze);
 }
 
+void SetResidence(Residence residence, v1::Session* proto) {
+  switch (residence) {
+    case Residence::kDevice:
+      proto->set_state(v1::SESSION_STATE_ACTIVE);
+      return proto->set_tier(v1::TIER_DEVICE);
+    case Residence::kRestoring:
+      proto->set_state(v1::SESSION_STATE_RESTORING);
+      return proto->set_tier(v1::TIER_DEVICE);
+    case Residence::kDisk:
+      proto->set_state(v1::SESSION_STATE_PARKED);
+      return proto->set_tier(v1::TIER_DISK);
+  }
+}
+
 }  // namespace
 
 absl::Status RequireSessionId(const std::string& id) {
@@ -178,8 +192,7 @@ void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session
   proto->set_position(info.position);
   proto->set_version(info.version);
   proto->set_chunk_size(static_cast<uint32_t>(model.config.ttt ? model.config.ttt->chunk : 0));
-  proto->set_state(v1::SESSION_STATE_ACTIVE);
-  proto->set_tier(v1::TIER_DEVICE);
+  SetResidence(info.residence, proto);
   proto->set_device_bytes(static_cast<uint64_t>(info.device_bytes));
   proto->set_host_bytes(static_cast<uint64_t>(info.host_bytes));
   ToProto(info.options.controls, proto->mutable_controls());

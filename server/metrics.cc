@@ -79,6 +79,16 @@ void AddTenants(const std::vector<TenantLoad>& tenants,
 
 void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& families) {
   families.push_back(Gauge("mneme_sessions", "Sessions held.", load.sessions));
+  families.push_back(Gauge("mneme_parked_sessions",
+                           "Sessions on the disk, that no request has used since the start.",
+                           load.parked_sessions));
+  families.push_back(Gauge("mneme_log_pending_batches",
+                           "Batches of the session log that the disk has not taken yet.",
+                           load.log_pending_batches));
+  families.push_back(Gauge("mneme_log_writable",
+                           "1: the session log can be written; 0: the disk is full, fails or "
+                           "hangs, and requests that log are refused.",
+                           load.log_writable ? 1 : 0));
   families.push_back(Gauge("mneme_running_requests",
                            "Requests that have begun and are the first of their session.",
                            load.running_requests));

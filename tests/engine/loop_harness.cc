@@ -92,7 +92,10 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
                         .tokenizer = model_.tokenizer.get(),
                         .clock = clock_,
                         .stats = stats_};
-  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(context));
+  std::optional<SessionStore::Opened> stored;
+  if (options.open_store) stored = options.open_store();
+  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), context,
+                                       std::move(stored), [this] { Wake(); });
 }
 
 RequestHeader LoopHarness::Header(const std::string& id, const std::string& request_id) {
@@ -148,13 +151,27 @@ bool LoopHarness::Step() {
 }
 
 void LoopHarness::StepUntilTokens(Call* call, size_t count) {
-  while (call->tokens.size() < count && Step()) call->Read();
+  while (call->tokens.size() < count && (Step() || WaitForDisk())) call->Read();
+}
+
+bool LoopHarness::WaitForDisk() {
+  if (!loop_->log().busy()) return false;
+  std::unique_lock lock(mutex_);
+  woken_.wait(lock, [this] { return wake_; });
+  wake_ = false;
+  return true;
+}
+
+void LoopHarness::Wake() {
+  const std::lock_guard lock(mutex_);
+  wake_ = true;
+  woken_.notify_all();
 }
 
 void LoopHarness::RunAll(const std::vector<Call*>& calls) {
   do {
     for (Call* call : calls) call->Read();
-  } while (Step());
+  } while (Step() || WaitForDisk());
   for (Call* call : calls) call->Read();
 }
 
