@@ -41,6 +41,12 @@ class ThreadedEngine final : public Engine {
                                 .session_tokens = options_.session_tokens,
                                 .max_step_tokens = options_.max_step_tokens};
     MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, cache));
+    MNEME_ASSIGN_OR_RETURN(
+        auto tiers,
+        SessionTiers::Create(*pools, *backend_,
+                             {.host_cache_bytes = options_.host_cache_bytes,
+                              .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                             clock_, stats_, Notifier()));
     JobContext context = {.config = model_.config,
                           .defaults = model_.defaults,
                           .options = options_,
@@ -48,7 +54,8 @@ class ThreadedEngine final : public Engine {
                           .clock = clock_,
                           .stats = stats_,
                           .seeds = std::mt19937_64(std::random_device()())};
-    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), context);
+    loop_ =
+        std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers), context);
     thread_ = std::thread([this] { RunThread(); });
     return absl::OkStatus();
   }

@@ -46,6 +46,10 @@ struct EngineOptions {
   // How long a typical session is: by it the memory is divided between KV pages, fast weights and
   // open chunks, on devices where it must be.
   int64_t session_tokens = 4096;
+  // Host memory for the states of idle sessions that make room on the device, of all tenants and
+  // of one at most. 0: none, and no limit.
+  int64_t host_cache_bytes = 0;
+  int64_t tenant_host_cache_bytes = 0;
 };
 
 // A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.

@@ -16,6 +16,7 @@
 #include "engine/scheduling/step_scheduler.h"
 #include "engine/scheduling/tenants.h"
 #include "engine/session_table.h"
+#include "engine/tiers/session_tiers.h"
 #include "engine/update_queue.h"
 
 namespace mneme {
@@ -23,8 +24,9 @@ namespace mneme {
 // One thread only: the engine thread.
 class EngineLoop {
  public:
+  // `tiers` are of `pools`.
   EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
-             const JobContext& context);
+             std::unique_ptr<SessionTiers> tiers, const JobContext& context);
   ~EngineLoop();
 
   // Works on what is there: begins requests, runs one step if anything can be computed, ends what
@@ -56,6 +58,8 @@ class EngineLoop {
 
   EngineLoad load() const;
   int64_t requests_in_flight() const { return queues_.size(); }
+  // Of sessions' states between tiers. When one has ended, RunOnce has something to do.
+  int64_t moves_in_flight() const { return tiers_->moves(); }
   // When a request that the full queue refuses now should come again.
   absl::Duration retry_delay() const;
   // Refuses new requests with `status` from now on.
@@ -86,7 +90,17 @@ class EngineLoop {
   // they also get memory: while one waits for it, no later one gets more than it has.
   std::vector<Ready> CollectReady();
   Candidate WithTenant(Candidate candidate, const Job& job);
-  // If all that could run waits for memory that nobody will give back, ends the first of them.
+  // Whether the job's session is on the device; else it is brought there, as the job's turn to
+  // get memory allows.
+  bool IsHere(Job* job);
+  // True if states have moved.
+  bool FinishMoves();
+  // Parks idle sessions for the first request that waits for memory.
+  void MakeRoom();
+  // What is to become free for it.
+  int64_t WantedBytes() const;
+  // If all that could run waits for memory that nobody will give back: parks the sessions of later
+  // requests for the first one's sake, or else ends that.
   void RelieveMemory();
   void RunStep(const std::vector<Ready>& ready);
   // Learns chunks that no token waits for.
@@ -98,6 +112,7 @@ class EngineLoop {
   // Ends the requests that are done, and counts those in flight anew.
   void Retire();
   void CountRequests();
+  SessionInfo InfoOf(const Session& session) const;
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
@@ -118,6 +133,7 @@ class EngineLoop {
   std::vector<Job*> starved_;
   absl::Status refusal_;
   absl::Status failure_;
+  const std::unique_ptr<SessionTiers> tiers_;  // its thread ends before sessions do
 };
 
 }  // namespace mneme

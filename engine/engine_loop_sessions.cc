@@ -18,10 +18,16 @@ absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOpt
   return session->info();
 }
 
+SessionInfo EngineLoop::InfoOf(const Session& session) const {
+  SessionInfo info = session.info();
+  tiers_->Describe(session, &info);
+  return info;
+}
+
 absl::StatusOr<SessionInfo> EngineLoop::GetSession(const SessionKey& key) const {
   MNEME_RETURN_IF_ERROR(failure_);
   MNEME_ASSIGN_OR_RETURN(const Session* session, sessions_.Find(key));
-  return session->info();
+  return InfoOf(*session);
 }
 
 Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const std::string& after,
@@ -33,7 +39,7 @@ Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const st
       page.next_after = page.sessions.back().key.id;
       break;
     }
-    page.sessions.push_back(session->info());
+    page.sessions.push_back(InfoOf(*session));
   }
   return page;
 }
@@ -46,13 +52,13 @@ absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
   session->Update(update);
   session->Touch(context_.clock.Now());
   next_expiry_ = std::min(next_expiry_, session->expiry());
-  return session->info();
+  return InfoOf(*session);
 }
 
 absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
   MNEME_RETURN_IF_ERROR(refusal_);
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
-  SessionInfo info = session->info();
+  SessionInfo info = InfoOf(*session);
   EndSession(session, MakeError(absl::StatusCode::kAborted, "the session was deleted",
                                 {.reason = ErrorReason::kSessionDeleted}));
   return info;
@@ -63,8 +69,7 @@ void EngineLoop::EndSession(Session* session, const absl::Status& status) {
     return &job.session() == session ? std::optional<absl::Status>(status) : std::nullopt;
   });
   updates_.Forget(*session);
-  const SessionKey key = session->key();
-  sessions_.Erase(key);
+  tiers_->Retire(sessions_.Remove(SessionKey(session->key())));
 }
 
 bool EngineLoop::DeleteExpired(absl::Time now) {

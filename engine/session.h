@@ -38,6 +38,7 @@ class Session {
 
   // --- The state computed from it. ---
   ComputedState& state() { return state_; }
+  const ComputedState& state() const { return state_; }
   SessionCache& cache() { return state_.cache(); }
   // Tokens that are computed; at most one less than position.
   int64_t computed() const { return state_.computed(); }

@@ -37,7 +37,10 @@ struct EngineLoad {
   int64_t device_bytes_limit = 0;
   int64_t idle_sessions = 0;  // hold device memory, but have no request in flight
   int64_t idle_bytes = 0;     // theirs: what would be free if they left the device
-  int64_t host_bytes = 0;
+  int64_t host_bytes = 0;     // of token logs and request records
+  int64_t parked_sessions = 0;
+  int64_t host_cache_bytes_used = 0;  // by images of sessions that are parked or move
+  int64_t host_cache_bytes_limit = 0;
 
   std::vector<TenantLoad> tenants;  // that have requests in flight, or had of late
 };
@@ -53,6 +56,9 @@ class StatsSink {
   virtual void OnChunksClosed(int64_t /*chunks*/) {}
   virtual void OnFirstToken(absl::Duration /*since_arrival*/) {}
   virtual void OnNextToken(absl::Duration /*since_last_token*/) {}
+  // A session's state has left the device for the host's memory, or has come back.
+  virtual void OnParked(int64_t /*bytes*/, absl::Duration /*time*/) {}
+  virtual void OnUnparked(int64_t /*bytes*/, absl::Duration /*time*/) {}
 };
 
 }  // namespace mneme

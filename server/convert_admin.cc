@@ -91,7 +91,7 @@ void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   proto->set_waiting_requests(static_cast<uint32_t>(load.waiting_requests));
   proto->set_pending_tokens(static_cast<uint64_t>(load.pending_tokens));
   proto->set_sessions(static_cast<uint64_t>(load.sessions));
-  proto->set_active_sessions(static_cast<uint64_t>(load.sessions));
+  proto->set_active_sessions(static_cast<uint64_t>(load.sessions - load.parked_sessions));
   proto->set_queued_requests(static_cast<uint32_t>(load.queued_requests));
   ToProto(load.step_time, proto->mutable_step_time());
   proto->set_step_token_use(load.step_token_use);
@@ -103,7 +103,8 @@ void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   for (const TenantLoad& tenant : load.tenants) ToProto(tenant, proto->add_tenants());
   proto->set_device_bytes_used(static_cast<uint64_t>(load.device_bytes_used));
   proto->set_device_bytes_limit(static_cast<uint64_t>(load.device_bytes_limit));
-  proto->set_host_bytes_used(static_cast<uint64_t>(load.host_bytes));
+  proto->set_host_bytes_limit(static_cast<uint64_t>(load.host_cache_bytes_limit));
+  proto->set_host_bytes_used(static_cast<uint64_t>(load.host_bytes + load.host_cache_bytes_used));
 }
 
 }  // namespace mneme

@@ -103,6 +103,13 @@ void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& fami
                             {"reserved", static_cast<double>(load.device_bytes_reserved)},
                             {"limit", static_cast<double>(load.device_bytes_limit)},
                             {"idle", static_cast<double>(load.idle_bytes)}}));
+  families.push_back(Gauge("mneme_parked_sessions",
+                           "Sessions whose state has left the device and is not on its way back.",
+                           load.parked_sessions));
+  families.push_back(Gauge("mneme_host_cache_bytes",
+                           "Host memory for the states of parked sessions.",
+                           {{"used", static_cast<double>(load.host_cache_bytes_used)},
+                            {"limit", static_cast<double>(load.host_cache_bytes_limit)}}));
   AddTenants(load.tenants, families);
   families.push_back(Gauge("mneme_host_bytes", "Host memory for token logs and request records.",
                            load.host_bytes));
@@ -156,7 +163,16 @@ Metrics::Metrics(const Clock& clock)
                                         kLongTimes)),
       next_token_seconds_(AddHistogram(*registry_, "mneme_time_between_tokens_seconds",
                                        "Time from one token of a Generate to the next.",
-                                       kShortTimes)) {
+                                       kShortTimes)),
+      moved_bytes_(BuildCounter()
+                       .Name("mneme_state_moved_bytes_total")
+                       .Help("Bytes of sessions' states that left the device (park) or came back "
+                             "(unpark).")
+                       .Register(*registry_)),
+      move_seconds_(BuildHistogram()
+                        .Name("mneme_state_move_seconds")
+                        .Help("Time that a session's state took to leave the device or come back.")
+                        .Register(*registry_)) {
   BuildGauge()
       .Name("mneme_build_info")
       .Help("1, labelled with the server's version.")
@@ -195,6 +211,15 @@ void Metrics::OnFirstToken(absl::Duration since_arrival) {
 
 void Metrics::OnNextToken(absl::Duration since_last_token) {
   next_token_seconds_.Observe(absl::ToDoubleSeconds(since_last_token));
+}
+
+void Metrics::OnParked(int64_t bytes, absl::Duration time) { CountMove("park", bytes, time); }
+
+void Metrics::OnUnparked(int64_t bytes, absl::Duration time) { CountMove("unpark", bytes, time); }
+
+void Metrics::CountMove(const std::string& kind, int64_t bytes, absl::Duration time) {
+  moved_bytes_.Add({{"kind", kind}}).Increment(static_cast<double>(bytes));
+  move_seconds_.Add({{"kind", kind}}, kShortTimes).Observe(absl::ToDoubleSeconds(time));
 }
 
 std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {

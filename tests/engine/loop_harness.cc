@@ -91,8 +91,14 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
                         .options = options_,
                         .tokenizer = model_.tokenizer.get(),
                         .clock = clock_,
-                        .stats = stats_};
-  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(context));
+                        .stats = options.stats != nullptr ? *options.stats : stats_};
+  auto tiers = ValueOrDie(SessionTiers::Create(
+      *pools, *backend_,
+      {.host_cache_bytes = options_.host_cache_bytes,
+       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+      clock_, options.stats != nullptr ? *options.stats : stats_, [this] { moved_.Notify(); }));
+  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
+                                       std::move(context));
 }
 
 RequestHeader LoopHarness::Header(const std::string& id, const std::string& request_id) {
@@ -137,7 +143,11 @@ std::unique_ptr<Call> LoopHarness::StartGenerate(const std::string& id, Generate
 }
 
 bool LoopHarness::Step() {
-  const bool progress = loop_->RunOnce();
+  bool progress = loop_->RunOnce();
+  while (!progress && loop_->moves_in_flight() > 0) {
+    moved_.Take(absl::InfiniteDuration());
+    progress = loop_->RunOnce();
+  }
   const EngineLoad load = loop_->load();
   EXPECT_GE(load.device_bytes_reserved, load.device_bytes_used);
   EXPECT_LE(load.device_bytes_reserved, load.device_bytes_limit);

@@ -60,7 +60,8 @@ class RandomRun {
                       .max_queued_requests = 3 + Below(10),
                       .max_queued_tokens = 100 + Below(200),
                       .slow_reader_limit = absl::Seconds(30),
-                      .cache_bytes = (8 + Below(40)) << 10};
+                      .cache_bytes = (8 + Below(40)) << 10,
+                      .host_cache_bytes = Below(4) * HostPool::kSlabBytes};
     options.wrap_backend = [this](std::unique_ptr<Backend> inner) {
       return std::make_unique<ExclusiveBackend>(MakeFailingBackend(std::move(inner), &broken_));
     };
