@@ -216,6 +216,7 @@ class RandomRun {
   }
 
   void CheckSession(const std::string& name, LoopHarness& alone) {
+    const bool here = BringBack(name);
     const Session& session = **engine_->loop().FindSession({"test", name});
     const std::vector<int32_t>& log = session.log();
     if (log.empty()) return;
@@ -223,7 +224,7 @@ class RandomRun {
     const auto computed = log.begin() + session.computed();
     const auto whole = alone.Append(name, {log.begin(), computed}, /*logprobs=*/true);
     ASSERT_TRUE(EndedOk(*whole));
-    if (BringBack(name)) {
+    if (here) {
       EXPECT_LT(MaxDifference(engine_->Delta(name, 0), alone.Delta(name, 0)), 1e-4);
     }
     std::vector<float> logprobs = whole->AppendLogProbs();
