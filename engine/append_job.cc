@@ -130,12 +130,11 @@ void AppendJob::SendProgress(std::vector<float> logprobs) {
   const double seconds = absl::ToDoubleSeconds(context_.clock.Now() - arrival_time_);
   const int64_t position = record_->end_position;
   const auto tokens = static_cast<double>(position - record_->begin_position);
-  channel_->PushEvent(
-      AppendProgress{.position = static_cast<uint64_t>(position),
-                     .version = session_.VersionAt(position),
-                     .chunks_closed = static_cast<uint64_t>(session_.ChunksClosedAt(position)),
-                     .tokens_per_second = seconds > 0 ? tokens / seconds : 0,
-                     .logprobs = std::move(logprobs)});
+  Send(AppendProgress{.position = static_cast<uint64_t>(position),
+                      .version = session_.VersionAt(position),
+                      .chunks_closed = static_cast<uint64_t>(session_.ChunksClosedAt(position)),
+                      .tokens_per_second = seconds > 0 ? tokens / seconds : 0,
+                      .logprobs = std::move(logprobs)});
 }
 
 }  // namespace mneme

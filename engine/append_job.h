@@ -16,6 +16,7 @@ class AppendJob : public Job {
   AppendJob(AppendRequest request, std::shared_ptr<RequestChannel> channel, Session& session,
             JobContext& context, uint64_t arrival);
 
+  bool logs() const override { return true; }
   int64_t pending_tokens() const override {
     return static_cast<int64_t>(pending_.size()) + channel_->queued_input_tokens();
   }

@@ -1,5 +1,7 @@
 #include "engine/control_log.h"
 
+#include <algorithm>
+
 namespace mneme {
 
 void ControlLog::Set(int64_t position, const LearningControls& controls) {
@@ -11,6 +13,14 @@ const LearningControls& ControlLog::At(int64_t last_index) const {
   auto entry = entries_.rbegin();
   while (entry->first > last_index && std::next(entry) != entries_.rend()) ++entry;
   return entry->second;
+}
+
+int64_t ControlLog::max_lag_chunks() const {
+  int64_t chunks = 0;
+  for (const auto& [position, controls] : entries_) {
+    chunks = std::max(chunks, controls.max_lag_chunks);
+  }
+  return chunks;
 }
 
 }  // namespace mneme

@@ -19,6 +19,8 @@ class ControlLog {
   // What governs the chunk whose last token has index `last_index`.
   const LearningControls& At(int64_t last_index) const;
   const LearningControls& latest() const { return entries_.back().second; }
+  // The most that any of them lets wait.
+  int64_t max_lag_chunks() const;
 
  private:
   std::vector<std::pair<int64_t, LearningControls>> entries_;  // positions ascending

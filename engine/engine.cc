@@ -15,6 +15,9 @@
 namespace mneme {
 namespace {
 
+// What the disk gets to take what requests that have ended wait for.
+constexpr absl::Duration kFlushTime = absl::Seconds(5);
+
 // What sessions may take of what the model has left.
 int64_t CacheBytes(const EngineOptions& options, const Backend& backend) {
   if (options.cache_bytes > 0) return options.cache_bytes;
@@ -34,7 +37,7 @@ class ThreadedEngine final : public Engine {
         stats_(stats),
         intake_(std::make_shared<Intake>(options.max_queued_requests)) {}
 
-  absl::Status Start() {
+  absl::Status Start(std::optional<SessionStore::Opened> stored) {
     MNEME_ASSIGN_OR_RETURN(auto model, Model::Create(model_.config, model_.weights, *backend_,
                                                      options_.max_step_tokens));
     const CacheOptions cache = {.limit_bytes = CacheBytes(options_, *backend_),
@@ -54,8 +57,8 @@ class ThreadedEngine final : public Engine {
                           .clock = clock_,
                           .stats = stats_,
                           .seeds = std::mt19937_64(std::random_device()())};
-    loop_ =
-        std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers), context);
+    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
+                                         context, std::move(stored), Notifier());
     thread_ = std::thread([this] { RunThread(); });
     return absl::OkStatus();
   }
@@ -73,7 +76,7 @@ class ThreadedEngine final : public Engine {
   const Tokenizer* tokenizer() const override { return model_.tokenizer.get(); }
 
   void CreateSession(SessionKey key, SessionOptions options, Done<SessionInfo> done) override {
-    intake_->Post([=, this] { done(loop_->CreateSession(key, options)); });
+    intake_->Post([=, this] { AnswerDurably(done, loop_->CreateSession(key, options)); });
   }
   void GetSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { done(loop_->GetSession(key)); });
@@ -86,10 +89,10 @@ class ThreadedEngine final : public Engine {
     });
   }
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override {
-    intake_->Post([=, this] { done(loop_->UpdateSession(key, update)); });
+    intake_->Post([=, this] { AnswerDurably(done, loop_->UpdateSession(key, update)); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
-    intake_->Post([=, this] { done(loop_->DeleteSession(key)); });
+    intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });
   }
 
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override {
@@ -121,6 +124,14 @@ class ThreadedEngine final : public Engine {
     intake_->Post([=, this] { loop_->Refuse(draining); });
     if (WaitUntilIdle(grace)) return;
     intake_->Post([=, this] { loop_->EndAll(draining); });
+    if (WaitUntilIdle(kFlushTime)) return;
+    intake_->Post([this] {
+      loop_->log().GiveUp(MakeError(
+          absl::StatusCode::kUnavailable,
+          "the server is stopping and its disk does not take the session log; a retry will show "
+          "what was kept",
+          {.reason = ErrorReason::kStorageFailed, .retryable = true}));
+    });
     WaitUntilIdle(absl::InfiniteDuration());
   }
 
@@ -133,6 +144,14 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
+  // Answers with `result` when the log has what has led to it.
+  template <typename T>
+  void AnswerDurably(const Done<T>& done, const absl::StatusOr<T>& result) {
+    if (!result.ok()) return done(result);
+    loop_->log().WhenDurable(
+        [done, result](const absl::Status& status) { status.ok() ? done(result) : done(status); });
+  }
+
   // Refuses the request at once if too many have come since the engine thread last looked.
   void PostRequest(RequestChannel& channel, Intake::Command command) {
     if (intake_->PostRequest(std::move(command))) return;
@@ -226,10 +245,11 @@ class ThreadedEngine final : public Engine {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
                                                        std::unique_ptr<Backend> backend,
                                                        ServedModel model, const Clock& clock,
-                                                       StatsSink& stats) {
+                                                       StatsSink& stats,
+                                                       std::optional<SessionStore::Opened> stored) {
   auto engine =
       std::make_unique<ThreadedEngine>(options, std::move(backend), std::move(model), clock, stats);
-  MNEME_RETURN_IF_ERROR(engine->Start());
+  MNEME_RETURN_IF_ERROR(engine->Start(std::move(stored)));
   return engine;
 }
 

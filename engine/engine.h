@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
+#include "storage/session_store.h"
 
 namespace mneme {
 
@@ -70,12 +72,13 @@ class Engine {
     std::string next_after;             // empty: no more
   };
 
-  // `clock` and `stats` must outlive the engine. RESOURCE_EXHAUSTED if `cache_bytes` cannot hold
+  // `clock` and `stats` must outlive the engine. `stored`: where sessions are kept, and those that
+  // are there; without it they end with the engine. RESOURCE_EXHAUSTED if `cache_bytes` cannot hold
   // even one session's step.
-  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
-                                                        std::unique_ptr<Backend> backend,
-                                                        ServedModel model, const Clock& clock,
-                                                        StatsSink& stats);
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const EngineOptions& options, std::unique_ptr<Backend> backend, ServedModel model,
+      const Clock& clock, StatsSink& stats,
+      std::optional<SessionStore::Opened> stored = std::nullopt);
   // Ends every request with UNAVAILABLE and joins the engine thread.
   virtual ~Engine() = default;
 
@@ -85,7 +88,9 @@ class Engine {
   virtual std::string backend_description() const = 0;
   virtual const Tokenizer* tokenizer() const = 0;
 
-  // --- Sessions. `done` is called on the engine thread, exactly once, and must not block. ---
+  // --- Sessions. `done` is called on the engine thread, exactly once, and must not block: for what
+  // changes a session, once that is durable. RESOURCE_EXHAUSTED or UNAVAILABLE if the disk does not
+  // take it. ---
   // An empty key.id is replaced by one that cannot be guessed. ALREADY_EXISTS, INVALID_ARGUMENT,
   // RESOURCE_EXHAUSTED (max_sessions).
   virtual void CreateSession(SessionKey key, SessionOptions options, Done<SessionInfo> done) = 0;

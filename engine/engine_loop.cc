@@ -6,8 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "engine/append_job.h"
+#include "engine/durability/stored_session.h"
 #include "engine/error.h"
 #include "engine/generate_job.h"
+#include "engine/restore_job.h"
 #include "engine/scheduling/admission.h"
 
 namespace mneme {
@@ -29,18 +31,26 @@ PlanLimits LimitsOf(const JobContext& context) {
 }  // namespace
 
 EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
-                       std::unique_ptr<SessionTiers> tiers, const JobContext& context)
+                       std::unique_ptr<SessionTiers> tiers, const JobContext& context,
+                       std::optional<SessionStore::Opened> stored, std::function<void()> wake)
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
+      log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer), context_.clock,
+           std::move(wake)),
       sessions_(*pools_, context_.options.max_sessions),
       scheduler_(LimitsOf(context_)),
       tenants_(context_.options.tenant_weights),
-      tiers_(std::move(tiers)) {}
+      tiers_(std::move(tiers)) {
+  context_.log = &log_;
+  log_.ListInto(&sessions_);
+  next_expiry_ = sessions_.NextExpiry();
+}
 
 EngineLoop::~EngineLoop() {
   EndAll(MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
                    {.reason = ErrorReason::kDraining, .retryable = true}));
+  log_.Commit();  // while the sessions are there
 }
 
 // --- Requests. ---
@@ -62,9 +72,11 @@ absl::Duration EngineLoop::retry_delay() const {
 }
 
 absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header,
-                                                    int64_t input_tokens) {
+                                                    int64_t input_tokens, bool logs) {
   MNEME_RETURN_IF_ERROR(Admit(header, input_tokens));
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(header.session));
+  MNEME_RETURN_IF_ERROR(session->damage());
+  if (logs) MNEME_RETURN_IF_ERROR(log_.Health());
   if (queues_.Find(header.session, header.request_id) == nullptr) return session;
   const absl::Status in_flight =
       MakeError(absl::StatusCode::kAborted,
@@ -76,12 +88,17 @@ absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header,
 void EngineLoop::Push(std::unique_ptr<Job> job) {
   const absl::Status fits = job->CheckEverFits();
   if (!fits.ok()) return job->End(fits);
+  Session& session = job->session();
+  if (!session.ready() && !queues_.Has(session)) {
+    queues_.Push(
+        std::make_unique<RestoreJob>(session, job->header().priority, context_, ++arrivals_));
+  }
   tenants_.Count(job->header().session.tenant, /*running=*/false, job->pending_tokens());
   queues_.Push(std::move(job));
 }
 
 void EngineLoop::Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) {
-  const absl::StatusOr<Session*> session = FindForRequest(request.header, 0);
+  const absl::StatusOr<Session*> session = FindForRequest(request.header, 0, /*logs=*/true);
   if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
   Push(std::make_unique<AppendJob>(std::move(request), std::move(channel), **session, context_,
                                    ++arrivals_));
@@ -92,7 +109,8 @@ void EngineLoop::Generate(GenerateRequest request, std::shared_ptr<RequestChanne
     return GenerateThrowAway(std::move(request), std::move(channel));
   }
   const auto input_tokens = static_cast<int64_t>(request.input.ids.size());
-  const absl::StatusOr<Session*> session = FindForRequest(request.header, input_tokens);
+  const absl::StatusOr<Session*> session =
+      FindForRequest(request.header, input_tokens, request.learn);
   if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
   Push(std::make_unique<GenerateJob>(std::move(request), std::move(channel), **session, context_,
                                      ++arrivals_));
@@ -133,7 +151,14 @@ void EngineLoop::EndAll(const absl::Status& status) {
 // --- Steps. ---
 
 bool EngineLoop::RunOnce() {
-  if (!failure_.ok()) return false;
+  const bool received = log_.Receive();
+  log_.Commit();  // what was asked for between two steps need not wait for the next
+  const bool worked = failure_.ok() && Work();
+  log_.Commit();
+  return received || worked;
+}
+
+bool EngineLoop::Work() {
   const int64_t before = queues_.size();
   const bool moved = FinishMoves();
   const bool expired = Sweep();
@@ -169,6 +194,16 @@ void EngineLoop::CountRequests() {
   });
 }
 
+void EngineLoop::EndJob(const Job& job, const absl::Status& status) {
+  job.session().ready() ? queues_.End(&job, status) : EndRequests(job.session(), status);
+}
+
+void EngineLoop::EndRequests(const Session& session, const absl::Status& status) {
+  queues_.EndWhere([&](const Job& job) {
+    return &job.session() == &session ? std::optional<absl::Status>(status) : std::nullopt;
+  });
+}
+
 bool EngineLoop::Sweep() {
   const absl::Time now = context_.clock.Now();
   queues_.EndWhere([now](const Job& job) {
@@ -182,17 +217,17 @@ std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
   std::vector<Ready> ready;
   starved_.clear();
   for (Job* job : queues_.Heads()) {
-    if (!IsHere(job)) continue;
+    if (!IsHere(job) || !log_.MayCompute(job->session(), job->logs())) continue;
     const absl::StatusOr<std::optional<Candidate>> candidate = job->Next();
     if (!candidate.ok()) {
-      queues_.End(job, candidate.status());
+      EndJob(*job, candidate.status());
       continue;
     }
     if (!candidate->has_value()) continue;
     const int64_t rows = std::min((*candidate)->rows_wanted, context_.options.max_step_tokens);
     const absl::StatusOr<bool> reserved = job->Reserve(rows, /*may_grow=*/starved_.empty());
     if (!reserved.ok()) {
-      queues_.End(job, reserved.status());
+      EndJob(*job, reserved.status());
     } else if (*reserved) {
       ready.push_back({job, WithTenant(**candidate, *job)});
     } else {
@@ -228,9 +263,9 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
     Job* job = ready[plan.rows[i].candidate].job;
     tenants_.Charge(job->header().session.tenant, begin, plan.rows[i].cost);
     const absl::Status status = job->Commit(steps[i]);
-    // A throw-away session ends with its request.
-    if (!job->session().key().id.empty()) updates_.Note(job->session());
-    if (!status.ok()) queues_.End(job, status);
+    // A throw-away session ends with its request; a replay applies its updates itself.
+    if (!job->session().key().id.empty() && job->session().ready()) updates_.Note(job->session());
+    if (!status.ok()) EndJob(*job, status);
   }
   const absl::Time end = context_.clock.Now();
   tokens_in_.Add(end, static_cast<double>(plan.work.prefill_rows));
@@ -255,6 +290,7 @@ int64_t EngineLoop::AddIdleUpdates(std::vector<SequenceStep>& steps) {
     if (has_part) continue;
     session->state().Prepare(steps.emplace_back(), /*updates=*/1);
     updates_.Note(*session);
+    log_.Note(*session, nullptr);
   }
   return static_cast<int64_t>(steps.size() - before);
 }
@@ -299,12 +335,14 @@ EngineLoad EngineLoop::load() const {
     load.waiting_requests += tenant.waiting_requests;
     load.pending_tokens += tenant.pending_tokens;
   }
+  for (const Session* session : sessions_.All()) load.parked_sessions += session->loaded() ? 0 : 1;
   for (Session* session : IdleSessions()) {
     ++load.idle_sessions;
     load.idle_bytes += session->cache().held_bytes();
   }
   scheduler_.AddTo(&load, now);
   tiers_->AddTo(&load);
+  log_.AddTo(&load);
   return load;
 }
 

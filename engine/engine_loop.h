@@ -3,12 +3,15 @@
 
 // What the engine thread owns and does: the sessions, the requests in flight, and the steps.
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/job.h"
 #include "engine/job_queues.h"
@@ -24,9 +27,12 @@ namespace mneme {
 // One thread only: the engine thread.
 class EngineLoop {
  public:
-  // `tiers` are of `pools`.
+  // `tiers` are of `pools`. `stored`: what is on the disk; without it nothing is kept. `wake` makes
+  // the engine thread call RunOnce when the disk has done something; any thread calls it.
   EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
-             std::unique_ptr<SessionTiers> tiers, const JobContext& context);
+             std::unique_ptr<SessionTiers> tiers, const JobContext& context,
+             std::optional<SessionStore::Opened> stored = std::nullopt,
+             std::function<void()> wake = nullptr);
   ~EngineLoop();
 
   // Works on what is there: begins requests, runs one step if anything can be computed, ends what
@@ -35,7 +41,7 @@ class EngineLoop {
   // When a deadline, a reader's time or a session's time to live ends next.
   absl::Time NextWake() const;
 
-  // --- Sessions; see Engine. ---
+  // --- Sessions; see Engine. What these say is durable when log().WhenDurable tells so. ---
   absl::StatusOr<SessionInfo> CreateSession(SessionKey key, SessionOptions options);
   absl::StatusOr<SessionInfo> GetSession(const SessionKey& key) const;
   Engine::SessionPage ListSessions(const std::string& tenant, const std::string& after,
@@ -57,9 +63,11 @@ class EngineLoop {
   EngineLoop& operator=(const EngineLoop&) = delete;
 
   EngineLoad load() const;
-  int64_t requests_in_flight() const { return queues_.size(); }
+  // Also those that have ended, while the log does not have all that their clients will be told.
+  int64_t requests_in_flight() const { return queues_.size() + log_.waiting(); }
   // Of sessions' states between tiers. When one has ended, RunOnce has something to do.
   int64_t moves_in_flight() const { return tiers_->moves(); }
+  SessionLog& log() { return log_; }
   // When a request that the full queue refuses now should come again.
   absl::Duration retry_delay() const;
   // Refuses new requests with `status` from now on.
@@ -78,11 +86,18 @@ class EngineLoop {
   // RESOURCE_EXHAUSTED if the queue has no room for one request more.
   absl::Status Admit(const RequestHeader& header, int64_t input_tokens);
   // The session of a new request; ABORTED if the same request is in flight.
-  absl::StatusOr<Session*> FindForRequest(const RequestHeader& header, int64_t input_tokens);
+  absl::StatusOr<Session*> FindForRequest(const RequestHeader& header, int64_t input_tokens,
+                                          bool logs);
   // Queues a job that could ever be served, and tells the client of any other.
   void Push(std::unique_ptr<Job> job);
   void GenerateThrowAway(GenerateRequest request, std::shared_ptr<RequestChannel> channel);
 
+  // Begins what can begin, runs a step, ends what is done; false if nothing could be done.
+  bool Work();
+  // Ends a job with `status`, and those behind it if it was to bring their session back.
+  void EndJob(const Job& job, const absl::Status& status);
+  // Ends all jobs of a session.
+  void EndRequests(const Session& session, const absl::Status& status);
   // Ends what was cancelled or has passed its deadline; true if an expired session was deleted.
   bool Sweep();
   bool DeleteExpired(absl::Time now);
@@ -119,6 +134,7 @@ class EngineLoop {
   const std::unique_ptr<CachePools> pools_;
   const std::unique_ptr<Model> model_;
   JobContext context_;
+  SessionLog log_;
   SessionTable sessions_;
   JobQueues queues_;
   UpdateQueue updates_;  // of sessions in sessions_

@@ -24,7 +24,9 @@ bool EngineLoop::FinishMoves() {
     Fail(here.status());
     return true;
   }
-  for (Session* session : *here) updates_.Note(*session);
+  for (Session* session : *here) {
+    if (session->ready()) updates_.Note(*session);  // else a replay applies its updates
+  }
   return tiers_->moves() != before;
 }
 
@@ -61,8 +63,8 @@ void EngineLoop::RelieveMemory() {
   const std::vector<Session*> idle = IdleSessions();
   const absl::Duration unused =
       idle.empty() ? absl::ZeroDuration() : context_.clock.Now() - idle[0]->last_used_time();
-  queues_.End(
-      starved_[0],
+  EndJob(
+      *starved_[0],
       MakeError(absl::StatusCode::kResourceExhausted,
                 absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
                              absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),

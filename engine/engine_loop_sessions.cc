@@ -11,10 +11,12 @@ namespace mneme {
 
 absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOptions options) {
   MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_RETURN_IF_ERROR(log_.Health());
   MNEME_RETURN_IF_ERROR(ValidateTenant(key.tenant));
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Create(std::move(key), std::move(options),
                                                              context_.clock.Now()));
   next_expiry_ = std::min(next_expiry_, session->expiry());
+  log_.Create(*session);
   return session->info();
 }
 
@@ -27,6 +29,7 @@ SessionInfo EngineLoop::InfoOf(const Session& session) const {
 absl::StatusOr<SessionInfo> EngineLoop::GetSession(const SessionKey& key) const {
   MNEME_RETURN_IF_ERROR(failure_);
   MNEME_ASSIGN_OR_RETURN(const Session* session, sessions_.Find(key));
+  MNEME_RETURN_IF_ERROR(session->damage());
   return InfoOf(*session);
 }
 
@@ -47,16 +50,20 @@ Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const st
 absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
                                                       const SessionUpdate& update) {
   MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_RETURN_IF_ERROR(log_.Health());
   MNEME_RETURN_IF_ERROR(ValidateControls(update.controls.AppliedTo(LearningControls())));
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
+  MNEME_RETURN_IF_ERROR(session->damage());
   session->Update(update);
   session->Touch(context_.clock.Now());
+  log_.Update(*session, !update.controls.empty());
   next_expiry_ = std::min(next_expiry_, session->expiry());
   return InfoOf(*session);
 }
 
 absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
   MNEME_RETURN_IF_ERROR(refusal_);
+  MNEME_RETURN_IF_ERROR(log_.Health());
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
   SessionInfo info = InfoOf(*session);
   EndSession(session, MakeError(absl::StatusCode::kAborted, "the session was deleted",
@@ -65,14 +72,17 @@ absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
 }
 
 void EngineLoop::EndSession(Session* session, const absl::Status& status) {
-  queues_.EndWhere([&](const Job& job) {
-    return &job.session() == session ? std::optional<absl::Status>(status) : std::nullopt;
-  });
+  EndRequests(*session, status);
   updates_.Forget(*session);
+  log_.Delete(*session);
   tiers_->Retire(sessions_.Remove(SessionKey(session->key())));
 }
 
 bool EngineLoop::DeleteExpired(absl::Time now) {
+  if (!log_.Health().ok()) {
+    next_expiry_ = now + SessionLog::kRetryDelay;
+    return false;
+  }
   bool deleted = false;
   for (Session* session : sessions_.Expired(now)) {
     if (queues_.Has(*session)) {

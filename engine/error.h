@@ -32,6 +32,10 @@ enum class ErrorReason : uint8_t {
   kCancelled,
   kDraining,
   kBackendFailed,
+  kStorageFull,    // the disk of the session log
+  kStorageFailed,  // it cannot be written to now, or what is in it does not come back
+  kDataLoss,       // what is stored of the session is broken
+  kOtherModel,     // the session was logged with another vocabulary or chunk size
 };
 
 struct ErrorInfo {

@@ -126,8 +126,11 @@ absl::Status GenerateJob::CheckContext(int64_t end, int64_t max_tokens) const {
 }
 
 absl::Status GenerateJob::CheckEverFits() const {
-  // A retry needs less than it seems; what it does need shows when it begins.
-  if (session_.records().Find(header_.request_id) != nullptr) return absl::OkStatus();
+  // A retry needs less than it seems; what it does need shows when it begins. Whether it is one
+  // cannot be told before the session is loaded.
+  if (!session_.loaded() || session_.records().Find(header_.request_id) != nullptr) {
+    return absl::OkStatus();
+  }
   const int64_t end = session_.position() + static_cast<int64_t>(request_.input.ids.size());
   const int64_t max_tokens = std::max<int64_t>(request_.max_tokens.value_or(1), 1);
   MNEME_RETURN_IF_ERROR(CheckContext(end, max_tokens));
@@ -143,6 +146,12 @@ absl::Status GenerateJob::Replay() {
     GeneratedToken token{.id = logged[i]};
     const size_t output = i - static_cast<size_t>(input_tokens_);
     if (request_.logprobs) {
+      // A record that comes from the disk may hold anything.
+      if (output >= record_->generated_logprobs.size()) {
+        return MakeError(absl::StatusCode::kDataLoss,
+                         "the request's record lacks log-probabilities of its tokens",
+                         {.reason = ErrorReason::kDataLoss});
+      }
       token.logprob = record_->generated_logprobs[output].logprob;
       token.top_logprobs = record_->generated_logprobs[output].top;
     }
@@ -308,16 +317,16 @@ void GenerateJob::Deliver(GeneratedToken token) {
 }
 
 void GenerateJob::Emit(GeneratedToken event, bool hold) {
-  if (held_event_) channel_->PushEvent(*std::exchange(held_event_, std::nullopt));
+  if (held_event_) Send(*std::exchange(held_event_, std::nullopt));
   if (hold) {
     held_event_ = std::move(event);
   } else {
-    channel_->PushEvent(std::move(event));
+    Send(std::move(event));
   }
 }
 
 void GenerateJob::BeforeEnd() {
-  if (held_event_) channel_->PushEvent(*std::exchange(held_event_, std::nullopt));
+  if (held_event_) Send(*std::exchange(held_event_, std::nullopt));
 }
 
 void GenerateJob::Finish(FinishReason reason, std::string matched_stop) {
@@ -332,7 +341,7 @@ void GenerateJob::Finish(FinishReason reason, std::string matched_stop) {
   finished.position = static_cast<uint64_t>(position);
   finished.version = session_.VersionAt(position);
   record_->complete = true;
-  channel_->PushEvent(std::move(finished));
+  Send(std::move(finished));
 }
 
 }  // namespace mneme

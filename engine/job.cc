@@ -103,13 +103,14 @@ SequenceStep Job::MakeStep(int64_t rows, uint64_t step_number) {
   last_step_ = step_number;
   SequenceStep step = FillStep(rows);
   step.controls = &session_.controls();
-  session_.state().Prepare(step);
+  session_.state().Prepare(step, UpdatesFirst());
   return step;
 }
 
 absl::Status Job::Commit(SequenceStep& step) {
   absl::Status status = TakeResults(step);
   session_.Touch(context_.clock.Now());
+  context_.log->Note(session_, record_);
   return status;
 }
 
@@ -170,7 +171,8 @@ void Job::End(const absl::Status& status) {
     session_.cache().ReleaseUnused();
   }
   session_.Touch(context_.clock.Now());
-  channel_->PushEvent(RequestEnd{
+  context_.log->Note(session_, record_);
+  Send(RequestEnd{
       WithPosition(status, static_cast<uint64_t>(session_.position()), session_.version())});
 }
 

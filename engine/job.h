@@ -17,6 +17,7 @@
 #include "engine/channel.h"
 #include "engine/clock.h"
 #include "engine/config.h"
+#include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/request.h"
 #include "engine/request_records.h"
@@ -36,7 +37,8 @@ struct JobContext {
   const Tokenizer* tokenizer;  // null: none
   const Clock& clock;
   StatsSink& stats;
-  std::mt19937_64 seeds;  // for requests that bring none
+  std::mt19937_64 seeds;      // for requests that bring none
+  SessionLog* log = nullptr;  // the loop's, which sets it
 };
 
 class Job {
@@ -60,6 +62,8 @@ class Job {
   // It has been the first of its session's queue.
   bool begun() const { return begun_; }
 
+  // Whether what it computes is logged.
+  virtual bool logs() const = 0;
   // Input that has come and is not computed yet.
   virtual int64_t pending_tokens() const = 0;
   // For a request that has not begun: RESOURCE_EXHAUSTED or OUT_OF_RANGE if it could not be served
@@ -92,6 +96,8 @@ class Job {
   virtual absl::Status Begin() = 0;
   // Asked only while the client reads.
   virtual absl::StatusOr<std::optional<Candidate>> NextRows() = 0;
+  // Waiting updates that its next step applies in any case.
+  virtual int64_t UpdatesFirst() const { return 0; }
   virtual BlockCounts PeakBlocks(int64_t rows) const = 0;
   virtual SequenceStep FillStep(int64_t rows) = 0;
   virtual absl::Status TakeResults(SequenceStep& step) = 0;
@@ -101,6 +107,8 @@ class Job {
   // Finds this request's record, or starts one; compares preconditions with where the request began
   // (a retry: with where it began the first time). INVALID_ARGUMENT, ABORTED.
   absl::Status OpenRecord(uint64_t payload_hash);
+  // Tells the client, once the log has what has led to it.
+  void Send(RequestEvent event) { context_.log->Send(session_, channel_, std::move(event)); }
   // Logs `tokens` as part of this request.
   void Log(absl::Span<const int32_t> tokens);
   // OK if the budget could ever hold `blocks`; else RESOURCE_EXHAUSTED, not retryable.

@@ -85,23 +85,21 @@ struct SessionUpdate {
   std::optional<std::optional<absl::Duration>> ttl;  // inner absent: none any more
 };
 
-// Where a session's computed state is.
-enum class Tier : uint8_t { kDevice, kHost, kDisk };
-
-enum class Activity : uint8_t {
-  kActive,     // a request can run at once
-  kParked,     // its state is brought back by the next request
-  kRestoring,  // it is being brought back
+// Where a session is.
+enum class Residence : uint8_t {
+  kDevice,     // a request can run at once
+  kRestoring,  // its state is being brought back, or computed again
+  kHost,       // its state is in the host's memory
+  kDisk,       // its log has not been read since the start
 };
 
 struct SessionInfo {
   SessionKey key;
+  Residence residence = Residence::kDevice;
   uint64_t position = 0;
   uint64_t version = 0;
   int64_t device_bytes = 0;  // KV pages, fast weights, rows of chunks that are not learnt yet
   int64_t host_bytes = 0;    // token log, request records, and the image of its state
-  Tier tier = Tier::kDevice;
-  Activity activity = Activity::kActive;
   SessionOptions options;
   absl::Time create_time;
   absl::Time last_used_time;

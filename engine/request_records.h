@@ -47,6 +47,8 @@ class RequestRecords {
   std::shared_ptr<RequestRecord> Find(const std::string& id) const;
   // Adds a record, forgetting the oldest beyond kMaxRecords.
   void Add(std::shared_ptr<RequestRecord> record);
+  // Whether `record` itself is here.
+  bool Holds(const RequestRecord& record) const { return Find(record.id).get() == &record; }
   int64_t size_bytes() const;
 
  private:

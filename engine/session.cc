@@ -15,7 +15,11 @@ Session::Session(SessionKey key, SessionOptions options, CachePools& pools, absl
       last_used_time_(now) {}
 
 SessionInfo Session::info() const {
+  const Residence residence = ready()    ? Residence::kDevice
+                              : loaded() ? Residence::kRestoring
+                                         : Residence::kDisk;
   return {.key = key_,
+          .residence = residence,
           .position = static_cast<uint64_t>(position()),
           .version = version(),
           .device_bytes = state_.cache().held_bytes(),
@@ -23,6 +27,23 @@ SessionInfo Session::info() const {
           .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
           .create_time = create_time_,
           .last_used_time = last_used_time_};
+}
+
+void Session::Park(uint32_t epoch, int64_t position) {
+  epoch_ = epoch;
+  parked_position_ = position;
+}
+
+void Session::Load(SessionLogs logs) {
+  parked_position_.reset();
+  log_ = std::move(logs.tokens);
+  const LearningControls latest = controls_.latest();
+  controls_ = std::move(logs.controls);
+  if (!(controls_.latest() == latest)) controls_.Set(position(), latest);
+  open_turn_ = logs.open_turn;
+  records_ = std::move(logs.records);
+  Replay replay(position(), std::move(logs.updates), controls_.max_lag_chunks(), chunk_);
+  if (!replay.DoneAt(state_)) replay_ = std::move(replay);
 }
 
 int64_t Session::host_bytes() const {

@@ -7,14 +7,25 @@
 #include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/computed_state.h"
 #include "engine/control_log.h"
+#include "engine/replay.h"
 #include "engine/request.h"
 #include "engine/request_records.h"
 
 namespace mneme {
+
+// What a session's log holds.
+struct SessionLogs {
+  std::vector<int32_t> tokens;
+  ControlLog controls{LearningControls()};
+  std::vector<UpdatePoint> updates;
+  std::optional<int64_t> open_turn;
+  RequestRecords records;
+};
 
 // Engine thread only.
 class Session {
@@ -22,13 +33,34 @@ class Session {
   Session(SessionKey key, SessionOptions options, CachePools& pools, absl::Time now);
 
   const SessionKey& key() const { return key_; }
+  absl::Time create_time() const { return create_time_; }
+  const std::map<std::string, std::string>& labels() const { return labels_; }
+  const std::optional<absl::Duration>& ttl() const { return ttl_; }
   SessionInfo info() const;
   // Of the logs and the request records.
   int64_t host_bytes() const;
 
-  // --- The log. ---
+  // --- A session that lies on the disk. ---
+  // Of a new object: its log, of which this is known, has yet to be loaded.
+  void Park(uint32_t epoch, int64_t position);
+  // Takes the log of a parked session, which ends at its position. Its state is then to be computed
+  // again; controls that were set since it was parked stay.
+  void Load(SessionLogs logs);
+  bool loaded() const { return !parked_position_; }
+  // What is to be computed again before anything else is; null: nothing.
+  Replay* replay() { return replay_ ? &*replay_ : nullptr; }
+  void EndReplay() { replay_.reset(); }
+  // Whether requests can run on it.
+  bool ready() const { return loaded() && !replay_; }
+  // OK, or why no request ever can.
+  const absl::Status& damage() const { return damage_; }
+  void set_damage(const absl::Status& why) { damage_ = why; }
+
+  // --- The log; empty unless loaded. ---
   const std::vector<int32_t>& log() const { return log_; }
-  int64_t position() const { return static_cast<int64_t>(log_.size()); }
+  // Its length, also of one that is not loaded.
+  int64_t position() const { return parked_position_.value_or(static_cast<int64_t>(log_.size())); }
+  uint32_t epoch() const { return epoch_; }
   // epoch · 2³² + chunks closed by the log, computed yet or not.
   uint64_t version() const { return VersionAt(position()); }
   // What the version was when the log ended at `position`.
@@ -40,7 +72,7 @@ class Session {
   ComputedState& state() { return state_; }
   const ComputedState& state() const { return state_; }
   SessionCache& cache() { return state_.cache(); }
-  // Tokens that are computed; at most one less than position.
+  // Tokens that are computed; at most one less than position, once the session is ready.
   int64_t computed() const { return state_.computed(); }
   absl::Span<const int32_t> uncomputed() const {
     return absl::MakeSpan(log_).subspan(static_cast<size_t>(computed()));
@@ -55,6 +87,7 @@ class Session {
   void set_open_turn(std::optional<int64_t> position) { open_turn_ = position; }
 
   RequestRecords& records() { return records_; }
+  const RequestRecords& records() const { return records_; }
 
   void Touch(absl::Time now) { last_used_time_ = now; }
   absl::Time last_used_time() const { return last_used_time_; }
@@ -63,8 +96,11 @@ class Session {
 
  private:
   const SessionKey key_;
-  const int64_t chunk_;       // C; 0 without TTT
-  const uint32_t epoch_ = 0;  // a session that was never rolled back
+  const int64_t chunk_;  // C; 0 without TTT
+  uint32_t epoch_ = 0;
+  std::optional<int64_t> parked_position_;  // not loaded
+  std::optional<Replay> replay_;
+  absl::Status damage_;
   std::vector<int32_t> log_;
   ControlLog controls_;
   std::optional<int64_t> open_turn_;

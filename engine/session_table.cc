@@ -36,8 +36,12 @@ absl::StatusOr<Session*> SessionTable::Create(SessionKey key, SessionOptions opt
                                   "allows; delete some"),
                      {.reason = ErrorReason::kOutOfMemory, .retryable = true});
   }
-  auto session = std::make_unique<Session>(key, std::move(options), pools_, now);
-  return sessions_.emplace(std::move(key), std::move(session)).first->second.get();
+  return Add(key, std::move(options), now);
+}
+
+Session* SessionTable::Add(const SessionKey& key, SessionOptions options, absl::Time create_time) {
+  auto session = std::make_unique<Session>(key, std::move(options), pools_, create_time);
+  return sessions_.emplace(key, std::move(session)).first->second.get();
 }
 
 absl::StatusOr<Session*> SessionTable::Find(const SessionKey& key) const {

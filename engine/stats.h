@@ -38,9 +38,12 @@ struct EngineLoad {
   int64_t idle_sessions = 0;  // hold device memory, but have no request in flight
   int64_t idle_bytes = 0;     // theirs: what would be free if they left the device
   int64_t host_bytes = 0;     // of token logs and request records
-  int64_t parked_sessions = 0;
   int64_t host_cache_bytes_used = 0;  // by images of sessions that are parked or move
   int64_t host_cache_bytes_limit = 0;
+
+  int64_t parked_sessions = 0;      // of sessions: in the host's memory, or on the disk
+  int64_t log_pending_batches = 0;  // that the disk has not taken yet
+  bool log_writable = true;
 
   std::vector<TenantLoad> tenants;  // that have requests in flight, or had of late
 };

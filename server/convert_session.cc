@@ -144,28 +144,21 @@ void ToProto(const LearningControls& controls, v1::LearningControls* proto) {
   if (controls.freeze != defaults.freeze) proto->set_freeze(controls.freeze);
 }
 
-v1::SessionState StateOf(Activity activity) {
-  switch (activity) {
-    case Activity::kActive:
-      return v1::SESSION_STATE_ACTIVE;
-    case Activity::kParked:
-      return v1::SESSION_STATE_PARKED;
-    case Activity::kRestoring:
-      return v1::SESSION_STATE_RESTORING;
+void SetResidence(Residence residence, v1::Session* proto) {
+  switch (residence) {
+    case Residence::kDevice:
+      proto->set_state(v1::SESSION_STATE_ACTIVE);
+      return proto->set_tier(v1::TIER_DEVICE);
+    case Residence::kRestoring:
+      proto->set_state(v1::SESSION_STATE_RESTORING);
+      return proto->set_tier(v1::TIER_DEVICE);
+    case Residence::kHost:
+      proto->set_state(v1::SESSION_STATE_PARKED);
+      return proto->set_tier(v1::TIER_HOST);
+    case Residence::kDisk:
+      proto->set_state(v1::SESSION_STATE_PARKED);
+      return proto->set_tier(v1::TIER_DISK);
   }
-  return v1::SESSION_STATE_UNSPECIFIED;
-}
-
-v1::Tier TierOf(Tier tier) {
-  switch (tier) {
-    case Tier::kDevice:
-      return v1::TIER_DEVICE;
-    case Tier::kHost:
-      return v1::TIER_HOST;
-    case Tier::kDisk:
-      return v1::TIER_DISK;
-  }
-  return v1::TIER_UNSPECIFIED;
 }
 
 }  // namespace
@@ -202,8 +195,7 @@ void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session
   proto->set_position(info.position);
   proto->set_version(info.version);
   proto->set_chunk_size(static_cast<uint32_t>(model.config.ttt ? model.config.ttt->chunk : 0));
-  proto->set_state(StateOf(info.activity));
-  proto->set_tier(TierOf(info.tier));
+  SetResidence(info.residence, proto);
   proto->set_device_bytes(static_cast<uint64_t>(info.device_bytes));
   proto->set_host_bytes(static_cast<uint64_t>(info.host_bytes));
   ToProto(info.options.controls, proto->mutable_controls());

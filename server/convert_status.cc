@@ -86,6 +86,14 @@ v1::ErrorReason ReasonOf(ErrorReason reason, absl::StatusCode code, bool retryab
       return v1::ERROR_REASON_DRAINING;
     case ErrorReason::kBackendFailed:
       return v1::ERROR_REASON_ENGINE_FAILED;
+    case ErrorReason::kStorageFull:
+      return v1::ERROR_REASON_STORAGE_FULL;
+    case ErrorReason::kStorageFailed:
+      return v1::ERROR_REASON_STORAGE_FAILED;
+    case ErrorReason::kDataLoss:
+      return v1::ERROR_REASON_DATA_LOSS;
+    case ErrorReason::kOtherModel:
+      return v1::ERROR_REASON_OTHER_MODEL;
   }
   return v1::ERROR_REASON_UNSPECIFIED;
 }

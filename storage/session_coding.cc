@@ -86,6 +86,26 @@ std::optional<StoredFinish> GetFinish(ByteReader* in) {
   return finish;
 }
 
+void PutControls(const StoredControls& controls, ByteWriter* out) {
+  out->Fixed(controls.max_lag_chunks);
+  out->Fixed(controls.clip_norm);
+  out->Fixed(controls.decay);
+  out->Fixed(controls.lr_scale);
+  out->Fixed(controls.max_relative_norm);
+  out->Bool(controls.freeze);
+}
+
+StoredControls GetControls(ByteReader* in) {
+  StoredControls controls;
+  controls.max_lag_chunks = in->Fixed<int64_t>();
+  controls.clip_norm = in->Fixed<float>();
+  controls.decay = in->Fixed<float>();
+  controls.lr_scale = in->Fixed<float>();
+  controls.max_relative_norm = in->Fixed<float>();
+  controls.freeze = in->Bool();
+  return controls;
+}
+
 // --- Events. ---
 
 struct EventEncoder {
@@ -100,13 +120,7 @@ struct EventEncoder {
   void operator()(const ControlsSet& event) const {
     Type(EventType::kControlsSet);
     out.Fixed(event.position);
-    const StoredControls& controls = event.controls;
-    out.Fixed(controls.max_lag_chunks);
-    out.Fixed(controls.clip_norm);
-    out.Fixed(controls.decay);
-    out.Fixed(controls.lr_scale);
-    out.Fixed(controls.max_relative_norm);
-    out.Bool(controls.freeze);
+    PutControls(event.controls, &out);
   }
   void operator()(const UpdateApplied& event) const {
     Type(EventType::kUpdateApplied);
@@ -159,13 +173,7 @@ TokensLogged GetTokensLogged(ByteReader* in) {
 ControlsSet GetControlsSet(ByteReader* in) {
   ControlsSet event;
   event.position = in->Fixed<int64_t>();
-  StoredControls& controls = event.controls;
-  controls.max_lag_chunks = in->Fixed<int64_t>();
-  controls.clip_norm = in->Fixed<float>();
-  controls.decay = in->Fixed<float>();
-  controls.lr_scale = in->Fixed<float>();
-  controls.max_relative_norm = in->Fixed<float>();
-  controls.freeze = in->Bool();
+  event.controls = GetControls(in);
   return event;
 }
 
@@ -293,6 +301,8 @@ std::string EncodeMetadata(const SessionMetadata& metadata) {
   out.Bool(metadata.ttl.has_value());
   if (metadata.ttl) out.Fixed<int64_t>(absl::ToInt64Microseconds(*metadata.ttl));
   PutTime(metadata.create_time, &out);
+  out.Fixed(metadata.log_meaning);
+  PutControls(metadata.controls, &out);
   return out.Take();
 }
 
@@ -308,6 +318,8 @@ absl::StatusOr<SessionMetadata> DecodeMetadata(absl::string_view bytes) {
   }
   if (in.Bool()) metadata.ttl = absl::Microseconds(in.Fixed<int64_t>());
   metadata.create_time = GetTime(&in);
+  metadata.log_meaning = in.Fixed<uint64_t>();
+  metadata.controls = GetControls(&in);
   MNEME_RETURN_IF_ERROR(in.Finish("a session's metadata"));
   return metadata;
 }

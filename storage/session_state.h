@@ -17,16 +17,6 @@
 
 namespace mneme {
 
-// What changes seldom. Written whole.
-struct SessionMetadata {
-  std::string tenant, id;
-  std::map<std::string, std::string> labels;
-  std::optional<absl::Duration> ttl;
-  absl::Time create_time;
-
-  friend bool operator==(const SessionMetadata&, const SessionMetadata&) = default;
-};
-
 // Learning controls as they govern from a position on; the engine knows what the values mean.
 struct StoredControls {
   int64_t max_lag_chunks = 0;  // 0: exact mode
@@ -34,6 +24,19 @@ struct StoredControls {
   bool freeze = false;
 
   friend bool operator==(const StoredControls&, const StoredControls&) = default;
+};
+
+// What changes seldom. Written whole.
+struct SessionMetadata {
+  std::string tenant, id;
+  std::map<std::string, std::string> labels;
+  std::optional<absl::Duration> ttl;
+  absl::Time create_time;
+  // What gives the log's numbers their meaning, as the engine sees it (vocabulary, chunk size).
+  uint64_t log_meaning = 0;
+  StoredControls controls;  // the last ones of the log, for listings
+
+  friend bool operator==(const SessionMetadata&, const SessionMetadata&) = default;
 };
 
 struct StoredTokenLogProb {

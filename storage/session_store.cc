@@ -61,10 +61,11 @@ absl::StatusOr<SessionListing> SessionStore::List(
   SessionListing listing;
   MNEME_ASSIGN_OR_RETURN(const std::vector<StoreId> ids, keys_->List());
   for (const StoreId& id : ids) {
-    absl::StatusOr<std::pair<ListedSession, uint64_t>> session = ReadListed(id);
+    uint64_t next_number = 0;
+    absl::StatusOr<ListedSession> session = ReadListed(id, &next_number);
     if (session.ok()) {
-      next_numbers->emplace(id, session->second);
-      listing.sessions.push_back(std::move(session->first));
+      if (session->damage.ok()) next_numbers->emplace(id, next_number);
+      listing.sessions.push_back(*std::move(session));
     } else if (!absl::IsNotFound(session.status())) {
       listing.damaged.emplace_back(id, session.status());
     }
@@ -76,8 +77,8 @@ absl::StatusOr<SessionListing> SessionStore::List(
   return listing;
 }
 
-absl::StatusOr<std::pair<ListedSession, uint64_t>> SessionStore::ReadListed(
-    const StoreId& id) const {
+absl::StatusOr<ListedSession> SessionStore::ReadListed(const StoreId& id,
+                                                       uint64_t* next_number) const {
   const std::string key = MetadataKey(id);
   MNEME_ASSIGN_OR_RETURN(const std::optional<std::string> sealed, database_->Get(key));
   // A crash between key and first record: nothing was acknowledged.
@@ -87,14 +88,21 @@ absl::StatusOr<std::pair<ListedSession, uint64_t>> SessionStore::ReadListed(
   ListedSession session{.id = id};
   MNEME_ASSIGN_OR_RETURN(session.metadata, DecodeMetadata(bytes));
   session.last_used_time = session.metadata.create_time;
-  MNEME_ASSIGN_OR_RETURN(const auto last, database_->Last(LogPrefix(id)));
-  if (!last) return std::make_pair(std::move(session), uint64_t{0});
-  MNEME_ASSIGN_OR_RETURN(const std::string record, OpenRecord(secret, last->first, last->second));
+  session.damage = ReadLogEnd(secret, &session, next_number);
+  return session;
+}
+
+absl::Status SessionStore::ReadLogEnd(const SecretKey& key, ListedSession* session,
+                                      uint64_t* next_number) const {
+  MNEME_ASSIGN_OR_RETURN(const auto last, database_->Last(LogPrefix(session->id)));
+  if (!last) return absl::OkStatus();
+  MNEME_ASSIGN_OR_RETURN(const std::string record, OpenRecord(key, last->first, last->second));
   MNEME_ASSIGN_OR_RETURN(const LogRecordHead head, DecodeLogRecordHead(record));
-  session.epoch = head.epoch;
-  session.position = head.position;
-  session.last_used_time = head.time;
-  return std::make_pair(std::move(session), NumberOfKey(last->first) + 1);
+  session->epoch = head.epoch;
+  session->position = head.position;
+  session->last_used_time = head.time;
+  *next_number = NumberOfKey(last->first) + 1;
+  return absl::OkStatus();
 }
 
 std::vector<StoreId> SessionStore::WithoutKey(const std::vector<StoreId>& keys) const {

@@ -38,12 +38,15 @@ struct ListedSession {
   uint32_t epoch = 0;
   int64_t position = 0;
   absl::Time last_used_time;
+  // Why its log cannot be read, if that shows already: DATA_LOSS, or UNAVAILABLE if the disk failed
+  // to read. Its epoch and position are then not known.
+  absl::Status damage;
 };
 
 struct SessionListing {
   std::vector<ListedSession> sessions;
-  // Sessions that cannot be read, and why: DATA_LOSS, or UNAVAILABLE if the disk failed to read.
-  // They are left as they are, and can be deleted.
+  // Sessions of which not even the name can be read, and why: as ListedSession::damage. They are
+  // left as they are, and can be deleted.
   std::vector<std::pair<StoreId, absl::Status>> damaged;
 };
 
@@ -82,8 +85,11 @@ class SessionStore {
 
   absl::Status OpenParts();
   absl::Status EraseCheckpoints(const StoreId& id) const;
-  // The session, if it is one, and the number of its next log record.
-  absl::StatusOr<std::pair<ListedSession, uint64_t>> ReadListed(const StoreId& id) const;
+  // The session, if it is one; `next_number` is that of its next log record.
+  absl::StatusOr<ListedSession> ReadListed(const StoreId& id, uint64_t* next_number) const;
+  // What the last record of its log says.
+  absl::Status ReadLogEnd(const SecretKey& key, ListedSession* session,
+                          uint64_t* next_number) const;
   absl::StatusOr<SessionListing> List(absl::flat_hash_map<StoreId, uint64_t>* next_numbers) const;
   // Sessions with records and without a key.
   std::vector<StoreId> WithoutKey(const std::vector<StoreId>& keys) const;

@@ -171,8 +171,7 @@ void SessionTiers::Describe(const Session& session, SessionInfo* info) const {
   const Away& away = found->second;
   info->host_bytes += away.image.bytes.held_bytes();
   if (away.stage == Stage::kLeaving) return;
-  info->tier = Tier::kHost;
-  info->activity = away.stage == Stage::kParked ? Activity::kParked : Activity::kRestoring;
+  info->residence = away.stage == Stage::kParked ? Residence::kHost : Residence::kRestoring;
 }
 
 void SessionTiers::AddTo(EngineLoad* load) const {

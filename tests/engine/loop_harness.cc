@@ -96,9 +96,15 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
       *pools, *backend_,
       {.host_cache_bytes = options_.host_cache_bytes,
        .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
-      clock_, options.stats != nullptr ? *options.stats : stats_, [this] { moved_.Notify(); }));
+      clock_, context.stats, [this] { moved_.Notify(); }));
+  std::optional<SessionStore::Opened> stored;
+  if (options.open_store) stored = options.open_store();
   loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
-                                       std::move(context));
+                                       context, std::move(stored), [this] {
+                                         const std::lock_guard lock(mutex_);
+                                         wake_ = true;
+                                         woken_.notify_all();
+                                       });
 }
 
 RequestHeader LoopHarness::Header(const std::string& id, const std::string& request_id) {
@@ -158,13 +164,21 @@ bool LoopHarness::Step() {
 }
 
 void LoopHarness::StepUntilTokens(Call* call, size_t count) {
-  while (call->tokens.size() < count && Step()) call->Read();
+  while (call->tokens.size() < count && (Step() || WaitForDisk())) call->Read();
+}
+
+bool LoopHarness::WaitForDisk() {
+  if (!loop_->log().busy()) return false;
+  std::unique_lock lock(mutex_);
+  woken_.wait(lock, [this] { return wake_; });
+  wake_ = false;
+  return true;
 }
 
 void LoopHarness::RunAll(const std::vector<Call*>& calls) {
   do {
     for (Call* call : calls) call->Read();
-  } while (Step());
+  } while (Step() || WaitForDisk());
   for (Call* call : calls) call->Read();
 }
 

@@ -3,9 +3,11 @@
 
 // Drives an EngineLoop in the test's own thread, step by step, on a model directory.
 
+#include <condition_variable>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,6 +58,8 @@ struct HarnessOptions {
   StatsSink* stats = nullptr;  // null: nobody is told
   // Puts something between the engine and the backend.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
+  // Where sessions are kept; null: nowhere.
+  std::function<SessionStore::Opened()> open_store;
 };
 
 // The model of a directory, packed for `backend`.
@@ -85,7 +89,9 @@ class LoopHarness {
   bool Step();
   // Steps until the generation has sent `count` tokens.
   void StepUntilTokens(Call* call, size_t count);
-  // Runs steps until nothing more can be done.
+  // If the disk has something under way, waits until it has done it, at least in part; else false.
+  bool WaitForDisk();
+  // Runs steps until nothing more can be done, nor is under way.
   void RunAll(const std::vector<Call*>& calls);
 
   // Whole requests.
@@ -98,6 +104,10 @@ class LoopHarness {
 
  private:
   static RequestHeader Header(const std::string& id, const std::string& request_id);
+
+  std::mutex mutex_;
+  std::condition_variable woken_;
+  bool wake_ = false;  // guarded by mutex_
 
   FakeClock clock_;
   StatsSink stats_;

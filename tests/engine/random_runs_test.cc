@@ -209,7 +209,7 @@ class RandomRun {
   // True if the session's state is on the device, or comes there; the host may be too full for
   // those that would have to leave.
   bool BringBack(const std::string& name) {
-    if (engine_->Info(name).tier == Tier::kDevice) return true;
+    if (engine_->Info(name).residence == Residence::kDevice) return true;
     GenerateRequest probe = GreedyRequest(1, {1});
     probe.learn = false;
     return engine_->Generate(name, probe)->end->ok();

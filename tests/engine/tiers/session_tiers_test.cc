@@ -111,7 +111,7 @@ class SessionTiersTest : public testing::Test {
     return RandomTokens(count, seed, 16);
   }
   EngineLoad load() { return engine_->loop().load(); }
-  Tier TierOf(const std::string& id) { return engine_->Info(id).tier; }
+  Residence ResidenceOf(const std::string& id) { return engine_->Info(id).residence; }
 
   // In both engines.
   void Create(const std::string& id, const LearningControls& controls = {}) {
@@ -162,19 +162,17 @@ TEST_F(SessionTiersTest, AnIdleSessionMakesRoomAndComesBack) {
   Create("idle");
   Append("idle", Tokens(50));
   const SessionInfo before = engine_->Info("idle");
-  EXPECT_EQ(before.tier, Tier::kDevice);
-  EXPECT_EQ(before.activity, Activity::kActive);
+  EXPECT_EQ(before.residence, Residence::kDevice);
   Press();
   const SessionInfo parked = engine_->Info("idle");
-  EXPECT_EQ(parked.tier, Tier::kHost);
-  EXPECT_EQ(parked.activity, Activity::kParked);
+  EXPECT_EQ(parked.residence, Residence::kHost);
   EXPECT_EQ(parked.device_bytes, 0);
   EXPECT_EQ(parked.host_bytes, before.host_bytes + kImageBytes);
   EXPECT_EQ(load().parked_sessions, 1);
   EXPECT_EQ(load().host_cache_bytes_used, kImageBytes);
   EXPECT_EQ(load().device_bytes_used, 0);
   Generate("idle", 20);
-  EXPECT_EQ(TierOf("idle"), Tier::kDevice);
+  EXPECT_EQ(ResidenceOf("idle"), Residence::kDevice);
   EXPECT_EQ(load().host_cache_bytes_used, 0);
   EXPECT_EQ(stats_.parked_bytes, stats_.unparked_bytes);
   EXPECT_EQ(stats_.parked_bytes.size(), 1u);
@@ -187,10 +185,10 @@ TEST_F(SessionTiersTest, EveryKindOfStateGoesOnAsIfItHadStayed) {
       Create(id, {.max_lag_chunks = lag});
       Append(id, Tokens(tokens));
       Press();
-      EXPECT_EQ(TierOf(id), Tier::kHost);
+      EXPECT_EQ(ResidenceOf(id), Residence::kHost);
       Generate(id, 7);  // its last token is logged and not computed
       Press();
-      EXPECT_EQ(TierOf(id), Tier::kHost);
+      EXPECT_EQ(ResidenceOf(id), Residence::kHost);
       Append(id, Tokens(9));
       for (auto* engine : {engine_.get(), undisturbed_.get()}) {
         ASSERT_TRUE(engine->loop().DeleteSession({"test", id}).ok());
@@ -208,9 +206,9 @@ TEST_F(SessionTiersTest, TheOneNotUsedForLongestLeavesFirst) {
   Append("first", Tokens(1));
   Create("new");
   Append("new", Tokens(30));
-  EXPECT_EQ(TierOf("second"), Tier::kHost);
-  EXPECT_EQ(TierOf("first"), Tier::kDevice);
-  EXPECT_EQ(TierOf("third"), Tier::kDevice);
+  EXPECT_EQ(ResidenceOf("second"), Residence::kHost);
+  EXPECT_EQ(ResidenceOf("first"), Residence::kDevice);
+  EXPECT_EQ(ResidenceOf("third"), Residence::kDevice);
 }
 
 TEST_F(SessionTiersTest, ASessionWithARequestInFlightStays) {
@@ -220,7 +218,7 @@ TEST_F(SessionTiersTest, ASessionWithARequestInFlightStays) {
   engine_->RunAll({reading.get()});
   EXPECT_TRUE(EndedWith(*engine_->Generate("", GreedyRequest(100, Tokens(1))),
                         absl::StatusCode::kResourceExhausted, ErrorReason::kOutOfMemory));
-  EXPECT_EQ(TierOf("reading"), Tier::kDevice);
+  EXPECT_EQ(ResidenceOf("reading"), Residence::kDevice);
   reading->channel->CloseInput();
   engine_->RunAll({reading.get()});
   EXPECT_TRUE(EndedOk(*reading));
@@ -231,13 +229,13 @@ TEST_F(SessionTiersTest, WhenTheHostIsFullSessionsStayAndRequestsAreToldSo) {
   for (const std::string id : {"a", "b", "c"}) engine_->Create(id);
   engine_->Append("a", Tokens(60));
   EXPECT_TRUE(EndedOk(*engine_->Append("b", Tokens(90))));
-  EXPECT_EQ(TierOf("a"), Tier::kHost);
+  EXPECT_EQ(ResidenceOf("a"), Residence::kHost);
   EXPECT_TRUE(EndedWith(*engine_->Append("c", Tokens(90)), absl::StatusCode::kResourceExhausted,
                         ErrorReason::kOutOfMemory));
-  EXPECT_EQ(TierOf("b"), Tier::kDevice);
+  EXPECT_EQ(ResidenceOf("b"), Residence::kDevice);
   ASSERT_TRUE(engine_->loop().DeleteSession({"test", "a"}).ok());
   EXPECT_TRUE(EndedOk(*engine_->Append("c", Tokens(50))));
-  EXPECT_EQ(TierOf("b"), Tier::kHost);
+  EXPECT_EQ(ResidenceOf("b"), Residence::kHost);
 }
 
 TEST_F(SessionTiersTest, SessionsThatDoNotFitTogetherTakeTurns) {
@@ -267,7 +265,7 @@ TEST_F(SessionTiersTest, OthersGoOnWhileAStateMoves) {
   EXPECT_TRUE(EndedOk(*other));
   waiting->Read();
   EXPECT_EQ(waiting->ends, 0);
-  EXPECT_EQ(engine_->Info("parked").activity, Activity::kRestoring);
+  EXPECT_EQ(ResidenceOf("parked"), Residence::kRestoring);
   gate_.Open();
   engine_->RunAll({waiting.get()});
   EXPECT_TRUE(EndedOk(*waiting));
@@ -328,7 +326,7 @@ TEST_F(SessionTiersTest, UpdatesThatWaitAreParkedAndLearntAfterwards) {
   undisturbed_->Append("s", Tokens(4));
   const auto pressing = engine_->StartGenerate("", GreedyRequest(8 * 16 - 17, Tokens(1)));
   engine_->RunAll({pressing.get()});
-  EXPECT_EQ(TierOf("s"), Tier::kHost);
+  EXPECT_EQ(ResidenceOf("s"), Residence::kHost);
   engine_->Generate("s", GreedyRequest(1, Tokens(3)));
   undisturbed_->Generate("s", GreedyRequest(1, Tokens(3)));
   EXPECT_EQ(engine_->Delta("s", 0), undisturbed_->Delta("s", 0));

@@ -1,0 +1,39 @@
+#ifndef MNEME_ENGINE_DURABILITY_IO_THREAD_H_
+#define MNEME_ENGINE_DURABILITY_IO_THREAD_H_
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace mneme {
+
+// A thread that does what takes long, in order, so that the engine thread need not wait for it.
+class IoThread {
+ public:
+  using Work = std::function<void()>;
+
+  IoThread();
+  // Finishes what it is at; drops what waits.
+  ~IoThread();
+
+  // Any thread.
+  void Run(Work work);
+
+  IoThread(const IoThread&) = delete;
+  IoThread& operator=(const IoThread&) = delete;
+
+ private:
+  void Loop();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Work> waiting_;
+  bool ending_ = false;
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_DURABILITY_IO_THREAD_H_

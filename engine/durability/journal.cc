@@ -1,0 +1,130 @@
+#include "engine/durability/journal.h"
+
+#include <algorithm>
+
+#include "engine/durability/stored_session.h"
+
+namespace mneme {
+namespace {
+
+void AddTokens(const Session& session, LoggedSession* logged, std::vector<SessionEvent>* events) {
+  if (session.position() == logged->position) return;
+  const auto begin = session.log().begin() + logged->position;
+  events->emplace_back(TokensLogged{{begin, session.log().end()}});
+  logged->position = session.position();
+}
+
+void AddUpdates(const Session& session, LoggedSession* logged, std::vector<SessionEvent>* events) {
+  const std::vector<UpdatePoint>& points = session.state().update_log().points();
+  for (; logged->updates < points.size(); ++logged->updates) {
+    const UpdatePoint& point = points[logged->updates];
+    events->emplace_back(UpdateApplied{.chunk = point.chunk, .position = point.position});
+  }
+}
+
+void AddTurn(const Session& session, LoggedSession* logged, std::vector<SessionEvent>* events) {
+  if (session.open_turn() == logged->open_turn) return;
+  logged->open_turn = session.open_turn();
+  events->emplace_back(OpenTurnSet{logged->open_turn});
+}
+
+void AddRequest(const std::shared_ptr<const RequestRecord>& request, LoggedSession* logged,
+                std::vector<SessionEvent>* events) {
+  if (logged->request != request) {
+    events->emplace_back(RequestRecorded{ToStored(*request)});
+  } else if (logged->request_end != request->end_position ||
+             logged->request_complete != request->complete) {
+    events->emplace_back(AdvanceOf(*request, logged->append_logprobs, logged->generated_logprobs));
+  } else {
+    return;
+  }
+  logged->request = request;
+  logged->request_end = request->end_position;
+  logged->request_complete = request->complete;
+  logged->append_logprobs = request->append_logprobs.size();
+  logged->generated_logprobs = request->generated_logprobs.size();
+}
+
+}  // namespace
+
+void Journal::Adopt(const Session& session, const StoreId& id) {
+  sessions_[&session] =
+      std::make_shared<LoggedSession>(LoggedSession{.id = id, .position = session.position()});
+}
+
+void Journal::OnLoaded(const Session& session, const SessionLogs& logs) {
+  LoggedSession* logged = FindLogged(session);
+  logged->updates = logs.updates.size();
+  logged->open_turn = logs.open_turn;
+}
+
+void Journal::Create(const Session& session) {
+  auto logged = std::make_shared<LoggedSession>(LoggedSession{.id = StoreId::Random()});
+  sessions_[&session] = logged;
+  batch_.emplace_back(CreateSession{logged->id, MetadataOf(session, log_meaning_)});
+  Collect(session, logged.get(), nullptr,
+          ControlsSet{.position = 0, .controls = ToStored(session.controls().latest())});
+}
+
+void Journal::Update(const Session& session, bool controls) {
+  LoggedSession* logged = FindLogged(session);
+  batch_.emplace_back(SetMetadata{logged->id, MetadataOf(session, log_meaning_)});
+  in_batch_.push_back(sessions_[&session]);
+  if (!controls) return;
+  Collect(session, logged, nullptr,
+          ControlsSet{.position = session.position(),
+                      .controls = ToStored(session.controls().latest())});
+}
+
+void Journal::Delete(const Session& session) {
+  const std::shared_ptr<LoggedSession> logged = sessions_[&session];
+  batch_.emplace_back(DeleteSession{logged->id});
+  in_batch_.push_back(logged);
+  std::erase_if(noted_, [&session](const auto& entry) { return entry.first == &session; });
+  sessions_.erase(&session);
+}
+
+void Journal::Note(const Session& session, std::shared_ptr<const RequestRecord> request) {
+  if (FindLogged(session) != nullptr) noted_.emplace_back(&session, std::move(request));
+}
+
+LogBatch Journal::Take(uint64_t number) {
+  for (const auto& [session, request] : noted_) Collect(*session, FindLogged(*session), request);
+  noted_.clear();
+  for (const auto& logged : in_batch_) logged->last_commit = number;
+  in_batch_.clear();
+  return std::exchange(batch_, {});
+}
+
+std::shared_ptr<const LoggedSession> Journal::Find(const Session& session) const {
+  const auto found = sessions_.find(&session);
+  return found == sessions_.end() ? nullptr : found->second;
+}
+
+LoggedSession* Journal::FindLogged(const Session& session) {
+  const auto found = sessions_.find(&session);
+  return found == sessions_.end() ? nullptr : found->second.get();
+}
+
+void Journal::Collect(const Session& session, LoggedSession* logged,
+                      const std::shared_ptr<const RequestRecord>& request,
+                      std::optional<SessionEvent> last) {
+  std::vector<SessionEvent> events;
+  if (session.loaded()) {
+    AddTokens(session, logged, &events);
+    AddUpdates(session, logged, &events);
+    AddTurn(session, logged, &events);
+    // A request of which nothing is logged leaves no record.
+    if (request && session.records().Holds(*request)) AddRequest(request, logged, &events);
+  }
+  if (last) events.push_back(*std::move(last));
+  if (events.empty()) return;
+  batch_.emplace_back(LogEvents{.id = logged->id,
+                                .epoch = session.epoch(),
+                                .position = session.position(),
+                                .time = session.last_used_time(),
+                                .events = std::move(events)});
+  in_batch_.push_back(sessions_[&session]);
+}
+
+}  // namespace mneme

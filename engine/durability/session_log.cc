@@ -1,0 +1,182 @@
+#include "engine/durability/session_log.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/durability/stored_session.h"
+#include "engine/error.h"
+
+namespace mneme {
+namespace {
+
+absl::Status StorageError(const absl::Status& why, const std::string& message) {
+  const bool full = absl::IsResourceExhausted(why);
+  const ErrorReason reason = full ? ErrorReason::kStorageFull : ErrorReason::kStorageFailed;
+  return MakeError(full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
+                   message,
+                   {.reason = reason, .retryable = true, .retry_delay = SessionLog::kRetryDelay});
+}
+
+absl::Status OtherModel() {
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   "the session was logged with a model of another vocabulary or chunk size; serve "
+                   "it with that model, or delete it",
+                   {.reason = ErrorReason::kOtherModel});
+}
+
+// Why no request can ever run on the session; OK: one can.
+absl::Status DamageOf(const ListedSession& listed, uint64_t log_meaning) {
+  if (!listed.damage.ok()) {
+    return MakeError(listed.damage.code(), std::string(listed.damage.message()),
+                     {.reason = absl::IsDataLoss(listed.damage) ? ErrorReason::kDataLoss
+                                                                : ErrorReason::kStorageFailed});
+  }
+  return listed.metadata.log_meaning == log_meaning ? absl::OkStatus() : OtherModel();
+}
+
+}  // namespace
+
+SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
+                       const Clock& clock, std::function<void()> wake)
+    : log_meaning_(log_meaning),
+      clock_(clock),
+      mailbox_(std::make_shared<Mailbox>(std::move(wake))),
+      journal_(log_meaning) {
+  if (!stored) return;
+  listing_ = std::move(stored->listing);
+  store_ = std::move(stored->store);
+  io_ = std::make_unique<IoThread>();
+}
+
+SessionLog::~SessionLog() {
+  Commit();
+  io_.reset();
+  store_.reset();  // every commit is told of now
+  Receive();
+}
+
+void SessionLog::ListInto(SessionTable* sessions) {
+  for (const ListedSession& listed : std::exchange(listing_, {}).sessions) {
+    const SessionMetadata& metadata = listed.metadata;
+    const absl::StatusOr<LearningControls> controls = FromStored(metadata.controls);
+    SessionOptions options = {.controls = controls.value_or(LearningControls()),
+                              .labels = metadata.labels,
+                              .ttl = metadata.ttl};
+    Session* session =
+        sessions->Add({metadata.tenant, metadata.id}, std::move(options), metadata.create_time);
+    session->Park(listed.epoch, listed.position);
+    session->Touch(listed.last_used_time);
+    session->set_damage(DamageOf(listed, log_meaning_));
+    journal_.Adopt(*session, listed.id);
+  }
+}
+
+void SessionLog::Create(const Session& session) {
+  if (store_) journal_.Create(session);
+}
+
+void SessionLog::Update(const Session& session, bool controls) {
+  if (store_) journal_.Update(session, controls);
+}
+
+void SessionLog::Delete(const Session& session) {
+  if (store_) journal_.Delete(session);
+}
+
+void SessionLog::Note(const Session& session, std::shared_ptr<const RequestRecord> request) {
+  if (store_) journal_.Note(session, std::move(request));
+}
+
+void SessionLog::Commit() {
+  if (!store_) return;
+  LogBatch batch = journal_.Take(last_ + 1);
+  if (!batch.empty()) {
+    const uint64_t number = ++last_;
+    commit_times_.push_back(clock_.Now());
+    store_->Commit(std::move(batch), [this, number](const absl::Status& status) {
+      mailbox_->Post([this, number, status] { OnCommitted(number, status); });
+    });
+  }
+  for (auto& [session, tell] : std::exchange(told_, {})) {
+    const uint64_t number = session ? session->last_commit : last_;
+    if (number > completed_) {
+      outbox_.Hold(number, std::move(tell));
+    } else {
+      tell(absl::OkStatus());
+    }
+  }
+}
+
+void SessionLog::Send(const Session& session, std::shared_ptr<RequestChannel> channel,
+                      RequestEvent event) {
+  std::shared_ptr<const LoggedSession> logged = journal_.Find(session);
+  if (logged == nullptr) return channel->PushEvent(std::move(event));
+  told_.emplace_back(std::move(logged), TellEvent(std::move(channel), std::move(event)));
+}
+
+void SessionLog::WhenDurable(Tell tell) {
+  if (!store_) return tell(absl::OkStatus());
+  told_.emplace_back(nullptr, std::move(tell));
+}
+
+bool SessionLog::Receive() {
+  const std::vector<Mailbox::Letter> letters = mailbox_->Take();
+  for (const Mailbox::Letter& letter : letters) letter();
+  return !letters.empty();
+}
+
+void SessionLog::OnCommitted(uint64_t number, const absl::Status& status) {
+  completed_ = number;
+  commit_times_.pop_front();
+  outbox_.Release(number,
+                  status.ok() ? status : StorageError(status, std::string(status.message())));
+}
+
+void SessionLog::GiveUp(const absl::Status& status) {
+  Commit();
+  outbox_.Release(last_, status);
+}
+
+absl::Status SessionLog::Health() const {
+  if (!store_) return absl::OkStatus();
+  const absl::Status status = store_->health().status;
+  if (!status.ok()) {
+    return StorageError(
+        status, absl::StrCat("the session log cannot be written: ", std::string(status.message())));
+  }
+  if (commit_times_.empty()) return absl::OkStatus();
+  const absl::Duration waiting = clock_.Now() - commit_times_.front();
+  if (waiting < kStallLimit) return absl::OkStatus();
+  return StorageError(absl::UnavailableError(""),
+                      absl::StrCat("the session log has not been written for ",
+                                   absl::FormatDuration(absl::Trunc(waiting, absl::Seconds(1))),
+                                   ": the disk hangs or is too slow"));
+}
+
+bool SessionLog::MayCompute(const Session& session, bool logs) const {
+  if (!store_) return true;
+  if (logs) return last_ - completed_ < kMaxStepsAhead && Health().ok();
+  const std::shared_ptr<const LoggedSession> logged = journal_.Find(session);
+  return logged == nullptr || logged->last_commit <= completed_;
+}
+
+void SessionLog::AddTo(EngineLoad* load) const {
+  if (!store_) return;
+  load->log_pending_batches = store_->health().pending_batches;
+  load->log_writable = Health().ok();
+}
+
+std::shared_ptr<const SessionLog::Loading> SessionLog::Load(const Session& session) {
+  auto loading = std::make_shared<Loading>();
+  ++loads_;
+  io_->Run([this, loading, store = store_.get(), id = journal_.Find(session)->id] {
+    absl::StatusOr<SessionState> state = store->Load(id);
+    mailbox_->Post([this, loading, state = std::move(state)]() mutable {
+      --loads_;
+      loading->result = std::move(state);
+    });
+  });
+  return loading;
+}
+
+}  // namespace mneme

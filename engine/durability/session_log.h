@@ -1,0 +1,119 @@
+#ifndef MNEME_ENGINE_DURABILITY_SESSION_LOG_H_
+#define MNEME_ENGINE_DURABILITY_SESSION_LOG_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/channel.h"
+#include "engine/clock.h"
+#include "engine/durability/io_thread.h"
+#include "engine/durability/journal.h"
+#include "engine/durability/mailbox.h"
+#include "engine/durability/outbox.h"
+#include "engine/session.h"
+#include "engine/session_table.h"
+#include "engine/stats.h"
+#include "storage/session_store.h"
+
+namespace mneme {
+
+// The engine's side of the session log: collects what happens to sessions, commits it once between
+// two steps, and holds back what clients are told of it until the log has it. Without a store
+// nothing is logged and everything is told at once. Engine thread only.
+class SessionLog {
+ public:
+  // Logging jobs offer no rows while so many commits are under way: the outbox stays small.
+  static constexpr uint64_t kMaxStepsAhead = 8;
+  // A disk that has not taken a commit for so long is reported as failed until it has.
+  static constexpr absl::Duration kStallLimit = absl::Seconds(10);
+  // After which a client may try again what the disk did not take.
+  static constexpr absl::Duration kRetryDelay = absl::Seconds(2);
+
+  // What a session's log holds, once it is read.
+  struct Loading {
+    std::optional<absl::StatusOr<SessionState>> result;
+  };
+
+  // `log_meaning`: see LogMeaning. `wake` makes the engine thread call Receive; any thread calls
+  // it. The clock must outlive the log.
+  SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning, const Clock& clock,
+             std::function<void()> wake);
+  // What the disk does not take now ends with UNAVAILABLE.
+  ~SessionLog();
+
+  // Puts the stored sessions into the table, parked. Once.
+  void ListInto(SessionTable* sessions);
+
+  // --- What happens to sessions; see Journal. ---
+  void Create(const Session& session);
+  void Update(const Session& session, bool controls);
+  void Delete(const Session& session);
+  void Note(const Session& session, std::shared_ptr<const RequestRecord> request);
+  // Commits what has happened since the last call.
+  void Commit();
+
+  // --- What clients are told of it. ---
+  void Send(const Session& session, std::shared_ptr<RequestChannel> channel, RequestEvent event);
+  // Tells when all that has happened so far is durable.
+  void WhenDurable(Tell tell);
+  // Takes what the disk has done meanwhile, and tells what waited for it; false if it was nothing.
+  bool Receive();
+  // Ends all that waits with `status`: the log may have it or not.
+  void GiveUp(const absl::Status& status);
+  // Events and answers that wait.
+  int64_t waiting() const { return outbox_.size() + static_cast<int64_t>(told_.size()); }
+
+  // --- Flow. ---
+  // OK, or why nothing can be logged now: RESOURCE_EXHAUSTED for a full disk, UNAVAILABLE for one
+  // that fails or hangs; retryable.
+  absl::Status Health() const;
+  // Whether a request on the session may compute: one that logs, or one that does not and tells at
+  // once what it computes.
+  bool MayCompute(const Session& session, bool logs) const;
+  // Commits under way, or letters not received.
+  bool busy() const { return completed_ < last_ || loads_ > 0; }
+  void AddTo(EngineLoad* load) const;
+
+  // --- Sessions come back. ---
+  // Reads a parked session's log, on a thread of its own.
+  std::shared_ptr<const Loading> Load(const Session& session);
+  // The session is about to get these logs.
+  void OnLoaded(const Session& session, const SessionLogs& logs) {
+    journal_.OnLoaded(session, logs);
+  }
+
+  SessionLog(const SessionLog&) = delete;
+  SessionLog& operator=(const SessionLog&) = delete;
+
+ private:
+  // Something to be told, of a session, or of everything before it if that is null.
+  using Told = std::pair<std::shared_ptr<const LoggedSession>, Tell>;
+
+  void OnCommitted(uint64_t number, const absl::Status& status);
+
+  const uint64_t log_meaning_;
+  const Clock& clock_;
+  const std::shared_ptr<Mailbox> mailbox_;
+  SessionListing listing_;
+  std::unique_ptr<SessionStore> store_;  // null: nothing is kept
+  std::unique_ptr<IoThread> io_;         // reads from the store
+
+  Journal journal_;
+  Outbox outbox_;
+  std::vector<Told> told_;               // since the last Commit
+  uint64_t last_ = 0, completed_ = 0;    // numbers of commits
+  std::deque<absl::Time> commit_times_;  // of those under way
+  int64_t loads_ = 0;                    // under way
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_DURABILITY_SESSION_LOG_H_
