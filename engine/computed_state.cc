@@ -78,6 +78,11 @@ bool ComputedState::ShareWith(const ComputedState& other) {
   return true;
 }
 
+void ComputedState::Reset() {
+  cache_.GiveAll();
+  Become(StateShape());
+}
+
 void ComputedState::Become(const StateShape& shape) {
   computed_ = shape.computed;
   last_hidden_ = shape.last_hidden;

@@ -67,6 +67,9 @@ class ComputedState {
   // nothing.
   bool ShareWith(const ComputedState& other);
 
+  // Nothing is computed, and nothing held.
+  void Reset();
+
   // The step was run: its rows, unless they are provisional, are part of the state.
   void Commit(SequenceStep& step);
 

@@ -91,6 +91,13 @@ class ThreadedEngine final : public Engine {
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->UpdateSession(key, update)); });
   }
+  void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
+                   Done<SessionInfo> done) override {
+    intake_->Post([=, this] { AnswerDurably(done, loop_->ForkSession(key, new_id, at_position)); });
+  }
+  void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override {
+    intake_->Post([=, this] { AnswerDurably(done, loop_->RollbackSession(key, to_position)); });
+  }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });
   }

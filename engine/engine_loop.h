@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -48,6 +49,9 @@ class EngineLoop {
                                    int limit) const;
   absl::StatusOr<SessionInfo> UpdateSession(const SessionKey& key, const SessionUpdate& update);
   absl::StatusOr<SessionInfo> DeleteSession(const SessionKey& key);
+  absl::StatusOr<SessionInfo> ForkSession(const SessionKey& key, const std::string& new_id,
+                                          std::optional<int64_t> at_position);
+  absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
   // Those that hold device memory and have no request in flight, the one not used for longest
   // first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -128,6 +132,9 @@ class EngineLoop {
   void Retire();
   void CountRequests();
   SessionInfo InfoOf(const Session& session) const;
+  // A session with its log at `position` or, without that, its end. If the log lies on the disk it
+  // is fetched, for the next time: UNAVAILABLE.
+  absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 

@@ -153,6 +153,14 @@ bool SessionTiers::FinishMove(Away& away, bool wanted) {
   return false;
 }
 
+bool SessionTiers::DropImage(const Session& session) {
+  const auto found = away_.find(&session);
+  if (found == away_.end()) return true;
+  if (found->second.stage != Stage::kParked) return false;
+  away_.erase(found);
+  return true;
+}
+
 void SessionTiers::Retire(std::unique_ptr<Session> session) {
   const auto found = away_.find(session.get());
   if (found == away_.end()) return;

@@ -66,6 +66,9 @@ class SessionTiers {
       const std::function<bool(const Session&)>& wanted);
   int64_t moves() const { return moves_; }
 
+  // Forgets the image of a parked session, which is then on the device and holds nothing there;
+  // false, and nothing changed, while it moves.
+  bool DropImage(const Session& session);
   // Deletes a session, after its move if it has one.
   void Retire(std::unique_ptr<Session> session);
 
