@@ -216,8 +216,10 @@ bool EngineLoop::Sweep() {
 std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
   std::vector<Ready> ready;
   starved_.clear();
+  const bool may_log = log_.MayLog();
   for (Job* job : queues_.Heads()) {
-    if (!IsHere(job) || !log_.MayCompute(job->session(), job->logs())) continue;
+    if (!IsHere(job)) continue;
+    if (job->logs() ? !may_log : !log_.HasAllOf(job->session())) continue;
     const absl::StatusOr<std::optional<Candidate>> candidate = job->Next();
     if (!candidate.ok()) {
       EndJob(*job, candidate.status());

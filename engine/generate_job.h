@@ -18,7 +18,7 @@ class GenerateJob : public Job {
   GenerateJob(GenerateRequest request, std::shared_ptr<RequestChannel> channel, Session& session,
               JobContext& context, uint64_t arrival);
 
-  bool logs() const override { return request_.learn; }
+  bool logs() const override { return request_.learn && !header_.session.id.empty(); }
   int64_t pending_tokens() const override;
   absl::Status CheckEverFits() const override;
 

@@ -4,21 +4,9 @@
 #include <utility>
 
 #include "base/status_macros.h"
-#include "engine/durability/stored_session.h"
 #include "engine/error.h"
 
 namespace mneme {
-namespace {
-
-// Why a log could not be read, for those who wait for it.
-absl::Status LoadError(const absl::Status& status) {
-  const bool later = absl::IsUnavailable(status);
-  return MakeError(
-      later ? status.code() : absl::StatusCode::kDataLoss, std::string(status.message()),
-      {.reason = later ? ErrorReason::kStorageFailed : ErrorReason::kDataLoss, .retryable = later});
-}
-
-}  // namespace
 
 RestoreJob::RestoreJob(Session& session, Priority priority, JobContext& context, uint64_t arrival)
     : Job(RequestKind::kAppend, {.session = session.key(), .priority = priority},
@@ -26,7 +14,7 @@ RestoreJob::RestoreJob(Session& session, Priority priority, JobContext& context,
           arrival) {}
 
 absl::Status RestoreJob::Begin() {
-  if (!session_.loaded()) loading_ = context_.log->Load(session_);
+  if (!session_.loaded()) loading_ = context_.log->Load(session_, context_.config);
   return absl::OkStatus();
 }
 
@@ -48,17 +36,14 @@ absl::StatusOr<std::optional<Candidate>> RestoreJob::NextRows() {
 }
 
 absl::Status RestoreJob::TakeLog() {
-  if (!loading_->result->ok()) {
-    const absl::Status status = LoadError(loading_->result->status());
-    if (absl::IsDataLoss(status)) session_.set_damage(status);
-    return status;
+  absl::StatusOr<SessionLogs>& logs = *loading_->result;
+  if (logs.ok() && static_cast<int64_t>(logs->tokens.size()) != session_.position()) {
+    logs =
+        MakeError(absl::StatusCode::kDataLoss, "the session's log is not the one that was listed",
+                  {.reason = ErrorReason::kDataLoss});
   }
-  SessionState state = **loading_->result;
-  const bool as_listed = state.position() == session_.position();
-  absl::StatusOr<SessionLogs> logs = FromStored(std::move(state), context_.config);
-  if (logs.ok() && !as_listed) logs = LoadError(absl::DataLossError("the log has changed"));
   if (!logs.ok()) {
-    session_.set_damage(logs.status());
+    if (!absl::IsUnavailable(logs.status())) session_.set_damage(logs.status());
     return logs.status();
   }
   context_.log->OnLoaded(session_, *logs);

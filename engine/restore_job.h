@@ -29,7 +29,7 @@ class RestoreJob : public Job {
   // Gives the session what was read.
   absl::Status TakeLog();
 
-  std::shared_ptr<const SessionLog::Loading> loading_;  // null: the log is there
+  std::shared_ptr<SessionLog::Loading> loading_;  // null: the log is there
 };
 
 }  // namespace mneme

@@ -14,8 +14,8 @@ namespace {
 
 constexpr char kDescription[] =
     "Serves a language model whose sessions learn while they read, over gRPC (mneme.v1).\n"
-    "Sessions live in memory. SIGTERM: health turns NOT_SERVING, running streams get\n"
-    "--drain_seconds to end, and the program exits with 0.";
+    "Sessions live in --data_dir, or without one in memory. SIGTERM: health turns NOT_SERVING,\n"
+    "running streams get --drain_seconds to end, and the program exits with 0.";
 
 constexpr char kFooter[] =
     "Example: mneme-server --model models/mneme-demo --backend cpu --port 50051";
@@ -82,9 +82,16 @@ void AddNetworkFlags(CLI::App& app, ServerConfig& config) {
       ->check(CLI::Range(0, kMaxPort));
   app.add_option("--port_file", config.port_file,
                  "When ready, write the gRPC and the metrics port here, one a line");
-  app.add_option("--data_dir", config.data_dir,
-                 "Directory of this server's data, made and locked; this version keeps sessions "
-                 "in memory only and writes none of them here");
+  CLI::Option* const data_dir =
+      app.add_option("--data_dir", config.data_dir,
+                     "Directory in which sessions are kept, made and locked; absent: they live in "
+                     "memory and end with the process");
+  app.add_option("--durability", config.durability,
+                 "What is certain of what clients have been told: sync, it survives a loss of "
+                 "power; async, the end of the process, and power but for the last 100 ms; none, "
+                 "neither")
+      ->check(CLI::IsMember({"sync", "async", "none"}))
+      ->needs(data_dir);
 }
 
 // "a=3,b=1" has come as {"a=3", "b=1"}.
@@ -197,6 +204,13 @@ void SetBackendDefaults(const CLI::App& app, ServerConfig& config) {
 }
 
 }  // namespace
+
+std::optional<Durability> ParseDurability(const std::string& name) {
+  if (name == "sync") return Durability::kSync;
+  if (name == "async") return Durability::kAsync;
+  if (name == "none") return Durability::kNone;
+  return std::nullopt;
+}
 
 CommandLine ParseCommandLine(int argc, const char* const* argv, std::ostream& out,
                              std::ostream& error) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "engine/engine.h"
+#include "storage/log_writer.h"
 
 namespace mneme {
 
@@ -32,9 +33,10 @@ struct ServerConfig {
   std::string host = "127.0.0.1";
   int port = 50051;  // 0: any
   std::string metrics_host = "127.0.0.1";
-  int metrics_port = 9090;  // 0: any
-  std::string data_dir;     // empty: none
-  std::string port_file;    // empty: none
+  int metrics_port = 9090;          // 0: any
+  std::string data_dir;             // empty: sessions end with the process
+  std::string durability = "sync";  // of the sessions in data_dir: see ParseDurability
+  std::string port_file;            // empty: none
 
   EngineOptions engine;
   bool trust_tenant_metadata = false;
@@ -44,6 +46,9 @@ struct ServerConfig {
   std::string log_level = "info";
   std::string log_format = "text";  // "text" or "json"
 };
+
+// "sync", "async" or "none"; nothing for anything else.
+std::optional<Durability> ParseDurability(const std::string& name);
 
 // Outcome of ParseCommandLine: a configuration, or the program's exit code.
 struct CommandLine {

@@ -92,6 +92,8 @@ void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   proto->set_pending_tokens(static_cast<uint64_t>(load.pending_tokens));
   proto->set_sessions(static_cast<uint64_t>(load.sessions));
   proto->set_active_sessions(static_cast<uint64_t>(load.sessions - load.parked_sessions));
+  proto->set_log_pending_batches(static_cast<uint64_t>(load.log_pending_batches));
+  proto->set_log_writable(load.log_writable);
   proto->set_queued_requests(static_cast<uint32_t>(load.queued_requests));
   ToProto(load.step_time, proto->mutable_step_time());
   proto->set_step_token_use(load.step_token_use);

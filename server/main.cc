@@ -22,6 +22,7 @@
 #include "server/model_loader.h"
 #include "server/port_file.h"
 #include "server/server.h"
+#include "storage/session_store.h"
 
 namespace mneme {
 namespace {
@@ -62,11 +63,36 @@ absl::StatusOr<LoadedModel> Load(const ServerConfig& config, Backend& backend,
 
 absl::StatusOr<std::optional<DataDir>> LockDataDir(const ServerConfig& config,
                                                    const Logger& logger) {
+  if (config.data_dir.empty()) {
+    logger.Info("sessions live in memory and end with this process");
+    return std::nullopt;
+  }
+  return DataDir::Lock(config.data_dir);
+}
+
+// The sessions in the data directory, which this process has locked; nothing without one.
+absl::StatusOr<std::optional<SessionStore::Opened>> OpenStore(const ServerConfig& config,
+                                                              const Logger& logger) {
   if (config.data_dir.empty()) return std::nullopt;
-  MNEME_ASSIGN_OR_RETURN(DataDir dir, DataDir::Lock(config.data_dir));
-  logger.Warn("sessions are kept in memory only and end with this process",
-              {{"data_dir", config.data_dir}});
-  return dir;
+  // The names are those that the flag allows.
+  MNEME_ASSIGN_OR_RETURN(
+      SessionStore::Opened stored,
+      SessionStore::Open({.data_dir = config.data_dir,
+                          .log = {.durability = *ParseDurability(config.durability)}}));
+  logger.Info("sessions are kept",
+              {{"data_dir", config.data_dir},
+               {"durability", config.durability},
+               {"sessions", static_cast<int64_t>(stored.listing.sessions.size())}});
+  for (const ListedSession& session : stored.listing.sessions) {
+    if (session.damage.ok()) continue;
+    logger.Error("a session cannot be read",
+                 {{"store_id", session.id.ToHex()}, {"status", session.damage.ToString()}});
+  }
+  for (const auto& [id, status] : stored.listing.damaged) {
+    logger.Error("a session cannot be read, not even its name",
+                 {{"store_id", id.ToHex()}, {"status", status.ToString()}});
+  }
+  return stored;
 }
 
 absl::Status Announce(const ServerConfig& config, const Server& server,
@@ -93,10 +119,13 @@ absl::StatusOr<int> Run(const ServerConfig& config) {
   MNEME_ASSIGN_OR_RETURN(const std::optional<DataDir> data_dir, LockDataDir(config, logger));
   MNEME_ASSIGN_OR_RETURN(LoadedModel loaded, Load(config, *backend, logger));
 
+  MNEME_ASSIGN_OR_RETURN(std::optional<SessionStore::Opened> stored, OpenStore(config, logger));
+
   Metrics metrics(clock);
   const std::shared_ptr<const Tokenizer> tokenizer = loaded.model.tokenizer;
-  MNEME_ASSIGN_OR_RETURN(auto engine, Engine::Create(config.engine, std::move(backend),
-                                                     std::move(loaded.model), clock, metrics));
+  MNEME_ASSIGN_OR_RETURN(
+      auto engine, Engine::Create(config.engine, std::move(backend), std::move(loaded.model), clock,
+                                  metrics, std::move(stored)));
   const ServiceContext context = {
       .engine = *engine,
       .metrics = metrics,

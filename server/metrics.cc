@@ -79,6 +79,16 @@ void AddTenants(const std::vector<TenantLoad>& tenants,
 
 void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& families) {
   families.push_back(Gauge("mneme_sessions", "Sessions held.", load.sessions));
+  families.push_back(Gauge("mneme_parked_sessions",
+                           "Sessions whose state is in the host's memory, or on the disk.",
+                           load.parked_sessions));
+  families.push_back(Gauge("mneme_log_pending_batches",
+                           "Batches of the session log that the disk has not taken yet.",
+                           load.log_pending_batches));
+  families.push_back(Gauge("mneme_log_writable",
+                           "1: the session log can be written; 0: the disk is full, fails or "
+                           "hangs, and requests that log are refused.",
+                           load.log_writable ? 1 : 0));
   families.push_back(Gauge("mneme_running_requests",
                            "Requests that have begun and are the first of their session.",
                            load.running_requests));
@@ -103,9 +113,6 @@ void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& fami
                             {"reserved", static_cast<double>(load.device_bytes_reserved)},
                             {"limit", static_cast<double>(load.device_bytes_limit)},
                             {"idle", static_cast<double>(load.idle_bytes)}}));
-  families.push_back(Gauge("mneme_parked_sessions",
-                           "Sessions whose state has left the device and is not on its way back.",
-                           load.parked_sessions));
   families.push_back(Gauge("mneme_host_cache_bytes",
                            "Host memory for the states of parked sessions.",
                            {{"used", static_cast<double>(load.host_cache_bytes_used)},

@@ -24,6 +24,17 @@ absl::Status OtherModel() {
                    {.reason = ErrorReason::kOtherModel});
 }
 
+absl::StatusOr<SessionLogs> ReadLogs(const SessionStore& store, const StoreId& id,
+                                     const ModelConfig& config) {
+  absl::StatusOr<SessionState> state = store.Load(id);
+  if (state.ok()) return FromStored(*std::move(state), config);
+  const bool later = absl::IsUnavailable(state.status());
+  return MakeError(
+      later ? state.status().code() : absl::StatusCode::kDataLoss,
+      std::string(state.status().message()),
+      {.reason = later ? ErrorReason::kStorageFailed : ErrorReason::kDataLoss, .retryable = later});
+}
+
 // Why no request can ever run on the session; OK: one can.
 absl::Status DamageOf(const ListedSession& listed, uint64_t log_meaning) {
   if (!listed.damage.ok()) {
@@ -157,9 +168,9 @@ absl::Status SessionLog::Health() const {
                                    ": the disk hangs or is too slow"));
 }
 
-bool SessionLog::MayCompute(const Session& session, bool logs) const {
-  if (!store_) return true;
-  if (logs) return last_ - completed_ < kMaxStepsAhead && Health().ok();
+bool SessionLog::MayLog() const { return last_ - completed_ < kMaxStepsAhead && Health().ok(); }
+
+bool SessionLog::HasAllOf(const Session& session) const {
   const std::shared_ptr<const LoggedSession> logged = journal_.Find(session);
   return logged == nullptr || logged->last_commit <= completed_;
 }
@@ -170,14 +181,15 @@ void SessionLog::AddTo(EngineLoad* load) const {
   load->log_writable = Health().ok();
 }
 
-std::shared_ptr<const SessionLog::Loading> SessionLog::Load(const Session& session) {
+std::shared_ptr<SessionLog::Loading> SessionLog::Load(const Session& session,
+                                                      const ModelConfig& config) {
   auto loading = std::make_shared<Loading>();
   ++loads_;
-  io_->Run([this, loading, store = store_.get(), id = journal_.Find(session)->id] {
-    absl::StatusOr<SessionState> state = store->Load(id);
-    mailbox_->Post([this, loading, state = std::move(state)]() mutable {
+  io_->Run([this, loading, store = store_.get(), id = journal_.Find(session)->id, &config] {
+    absl::StatusOr<SessionLogs> logs = ReadLogs(*store, id, config);
+    mailbox_->Post([this, loading, logs = std::move(logs)]() mutable {
       --loads_;
-      loading->result = std::move(state);
+      loading->result = std::move(logs);
     });
   });
   return loading;

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "engine/channel.h"
 #include "engine/clock.h"
+#include "engine/config.h"
 #include "engine/durability/io_thread.h"
 #include "engine/durability/journal.h"
 #include "engine/durability/mailbox.h"
@@ -37,9 +38,10 @@ class SessionLog {
   // After which a client may try again what the disk did not take.
   static constexpr absl::Duration kRetryDelay = absl::Seconds(2);
 
-  // What a session's log holds, once it is read.
+  // What a session's log holds, once it is read. UNAVAILABLE: it cannot be read now; any other
+  // error stays.
   struct Loading {
-    std::optional<absl::StatusOr<SessionState>> result;
+    std::optional<absl::StatusOr<SessionLogs>> result;
   };
 
   // `log_meaning`: see LogMeaning. `wake` makes the engine thread call Receive; any thread calls
@@ -76,16 +78,19 @@ class SessionLog {
   // OK, or why nothing can be logged now: RESOURCE_EXHAUSTED for a full disk, UNAVAILABLE for one
   // that fails or hangs; retryable.
   absl::Status Health() const;
-  // Whether a request on the session may compute: one that logs, or one that does not and tells at
-  // once what it computes.
-  bool MayCompute(const Session& session, bool logs) const;
+  // Whether requests that log may compute: the log can be written, and is not too far behind.
+  bool MayLog() const;
+  // Whether the log has all of the session: one that does not log tells at once what it computes,
+  // and so may not compute before.
+  bool HasAllOf(const Session& session) const;
   // Commits under way, or letters not received.
   bool busy() const { return completed_ < last_ || loads_ > 0; }
   void AddTo(EngineLoad* load) const;
 
   // --- Sessions come back. ---
-  // Reads a parked session's log, on a thread of its own.
-  std::shared_ptr<const Loading> Load(const Session& session);
+  // Reads a parked session's log, and validates it for the model `config`, which must outlive this,
+  // on a thread of its own.
+  std::shared_ptr<Loading> Load(const Session& session, const ModelConfig& config);
   // The session is about to get these logs.
   void OnLoaded(const Session& session, const SessionLogs& logs) {
     journal_.OnLoaded(session, logs);

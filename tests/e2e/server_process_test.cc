@@ -3,10 +3,7 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <array>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/e2e/program.h"
 #include "tests/e2e/real_server.h"
 
 namespace mneme {
@@ -24,60 +22,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr char kModel[] = "--model=tests/golden/qwen3-hidden-target";
-
-// A running program; its standard output and error come through one pipe.
-class Program {
- public:
-  explicit Program(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), MNEME_SERVER_PROGRAM);
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    std::array<int, 2> ends{};
-    EXPECT_EQ(pipe(ends.data()), 0);
-    child_ = fork();
-    if (child_ == 0) {
-      dup2(ends[1], STDOUT_FILENO);
-      dup2(ends[1], STDERR_FILENO);
-      close(ends[0]);
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-    close(ends[1]);
-    output_ = fdopen(ends[0], "r");
-  }
-  ~Program() {
-    if (child_ > 0) {
-      kill(child_, SIGKILL);
-      Wait();
-    }
-    fclose(output_);
-  }
-
-  // Reads on until a line holds `text`; that line, or what came if the program ends before.
-  std::string ReadUntil(const std::string& text) {
-    std::string all;
-    std::array<char, 4096> line{};
-    while (fgets(line.data(), static_cast<int>(line.size()), output_) != nullptr) {
-      if (std::string(line.data()).find(text) != std::string::npos) return line.data();
-      all += line.data();
-    }
-    return all;
-  }
-  void Signal(int signal) const { kill(child_, signal); }
-
-  // The exit code; −signal if a signal ended it.
-  int Wait() {
-    int status = 0;
-    waitpid(child_, &status, 0);
-    child_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-
- private:
-  pid_t child_ = -1;
-  FILE* output_ = nullptr;
-};
 
 class ServerProcessTest : public ::testing::Test {
  protected:
@@ -92,7 +36,7 @@ class ServerProcessTest : public ::testing::Test {
     arguments.insert(arguments.end(),
                      {kModel, "--port=0", "--metrics_port=0", "--threads=1", "--cache_bytes=64MiB",
                       "--port_file=" + (dir_ / "ports").string()});
-    auto program = std::make_unique<Program>(arguments);
+    auto program = std::make_unique<Program>(MNEME_SERVER_PROGRAM, arguments);
     EXPECT_THAT(program->ReadUntil("listening on"), HasSubstr("listening on 127.0.0.1:"));
     int port = 0;
     std::ifstream(dir_ / "ports") >> port >> metrics_port_;
@@ -184,7 +128,7 @@ TEST_F(ServerProcessTest, AWrongSetUpIsOneClearLineAndExitCodeOne) {
       {{kModel, "--metrics_port=0", "--host=256.0.0.1"}, "cannot listen"},
       {{}, "--model"}};
   for (const auto& [arguments, message] : cases) {
-    Program program(arguments);
+    Program program(MNEME_SERVER_PROGRAM, arguments);
     const std::string line = program.ReadUntil("mneme-server: ");
     EXPECT_THAT(line, HasSubstr("mneme-server: "));
     EXPECT_THAT(line, HasSubstr(message));
@@ -195,7 +139,7 @@ TEST_F(ServerProcessTest, AWrongSetUpIsOneClearLineAndExitCodeOne) {
 TEST_F(ServerProcessTest, ADataDirectoryServesOneServer) {
   const std::string data_dir = "--data_dir=" + (dir_ / "data").string();
   const auto first = Start({data_dir});
-  Program second({kModel, data_dir, "--port=0", "--metrics_port=0"});
+  Program second(MNEME_SERVER_PROGRAM, {kModel, data_dir, "--port=0", "--metrics_port=0"});
   EXPECT_THAT(second.ReadUntil("mneme-server: "), HasSubstr("in use by another server"));
   EXPECT_EQ(second.Wait(), 1);
   first->Signal(SIGINT);

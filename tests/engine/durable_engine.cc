@@ -29,9 +29,22 @@ void DurableEngine::Start(const std::filesystem::path& model_dir) {
   engine_ = std::make_unique<LoopHarness>(model_dir.empty() ? model_dir_ : model_dir, options_);
 }
 
+void DurableEngine::CutPowerAt(int operation) {
+  auto left = std::make_shared<std::atomic<int>>(operation);
+  disk_->SetHook([this, left](FileOp, const std::string&) {
+    if ((*left)-- == 0) {
+      disk_->CutPower();
+      cut_ = true;
+      engine_->Wake();
+    }
+    return cut_ ? rocksdb::IOStatus::IOError("the power is cut") : rocksdb::IOStatus::OK();
+  });
+}
+
 void DurableEngine::CutPowerAndStart() {
   disk_->CutPower();
   Stop();
+  cut_ = false;
   disk_->SetHook(nullptr);
   disk_->RestorePower();
   Start();

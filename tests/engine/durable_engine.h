@@ -1,8 +1,10 @@
 #ifndef MNEME_TESTS_ENGINE_DURABLE_ENGINE_H_
 #define MNEME_TESTS_ENGINE_DURABLE_ENGINE_H_
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
+#include <string>
 
 #include "tests/engine/loop_harness.h"
 #include "tests/storage/faulty_file_system.h"
@@ -25,6 +27,9 @@ class DurableEngine {
   void Stop() { engine_.reset(); }
   // Begins anew from what is on the disk, with the model in `model_dir` if one is given.
   void Start(const std::filesystem::path& model_dir = {});
+  // Cuts the power at the disk's operation with this number, counted from now.
+  void CutPowerAt(int operation);
+  bool power_is_cut() const { return cut_; }
   // The same after a loss of power: what was not synced is gone.
   void CutPowerAndStart();
 
@@ -33,6 +38,7 @@ class DurableEngine {
   std::filesystem::path model_dir_;
   HarnessOptions options_;
   const std::shared_ptr<FaultyFileSystem> disk_;
+  std::atomic<bool> cut_ = false;
   std::unique_ptr<LoopHarness> engine_;
 };
 

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -52,14 +54,28 @@ class Client {
   Call call_;
 };
 
-class EngineThreadTest : public testing::Test {
+// Whether sessions are kept on the disk.
+class EngineThreadTest : public testing::TestWithParam<bool> {
  protected:
   EngineThreadTest() {
     TinyModel().Write(dir_.path());
+    Start();
+  }
+
+  // Ends the engine, if there is one, and begins another on what is on the disk.
+  void Start() {
+    engine_.reset();
     auto backend = MakeFailingBackend(*CreateCpuBackend({.threads = 1}), &broken_);
     ServedModel model = LoadServedModel(dir_.path(), /*with_tokenizer=*/false, *backend);
     engine_ = *Engine::Create({.max_step_tokens = 32, .cache_bytes = 256 << 10}, std::move(backend),
-                              std::move(model), clock_, stats_);
+                              std::move(model), clock_, stats_, OpenStore());
+  }
+
+  std::optional<SessionStore::Opened> OpenStore() const {
+    if (!GetParam()) return std::nullopt;
+    const std::filesystem::path data_dir = dir_.path() / "data";
+    std::filesystem::create_directory(data_dir);
+    return *SessionStore::Open({.data_dir = data_dir.string()});
   }
 
   // What `start` gives to its callback.
@@ -91,7 +107,9 @@ class EngineThreadTest : public testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-TEST_F(EngineThreadTest, DestroyingItEndsEveryRequestOnceWithUnavailable) {
+INSTANTIATE_TEST_SUITE_P(InMemoryAndKept, EngineThreadTest, testing::Bool());
+
+TEST_P(EngineThreadTest, DestroyingItEndsEveryRequestOnceWithUnavailable) {
   ASSERT_TRUE(Create("s").ok());
   std::vector<Client> clients(5);
   Generate(clients[0], "s", Long());
@@ -110,7 +128,7 @@ TEST_F(EngineThreadTest, DestroyingItEndsEveryRequestOnceWithUnavailable) {
   }
 }
 
-TEST_F(EngineThreadTest, DrainLetsRequestsFinishAndRefusesNewOnes) {
+TEST_P(EngineThreadTest, DrainLetsRequestsFinishAndRefusesNewOnes) {
   Client running, late;
   Generate(running, "", Long());
   engine_->Drain(absl::Minutes(5));
@@ -119,7 +137,7 @@ TEST_F(EngineThreadTest, DrainLetsRequestsFinishAndRefusesNewOnes) {
   EXPECT_TRUE(EndedWith(late.Wait(), absl::StatusCode::kUnavailable, ErrorReason::kDraining));
 }
 
-TEST_F(EngineThreadTest, DrainEndsWhatOutlastsItsGrace) {
+TEST_P(EngineThreadTest, DrainEndsWhatOutlastsItsGrace) {
   ASSERT_TRUE(Create("s").ok());
   Client waiting;  // for input that never comes
   engine_->Append({.header = {.session = {"t", "s"}}}, waiting.channel());
@@ -127,12 +145,29 @@ TEST_F(EngineThreadTest, DrainEndsWhatOutlastsItsGrace) {
   EXPECT_TRUE(EndedWith(waiting.Wait(), absl::StatusCode::kUnavailable, ErrorReason::kDraining));
 }
 
-TEST_F(EngineThreadTest, DrainOfAnIdleEngineReturns) {
+TEST_P(EngineThreadTest, WhatWasToldIsThereAfterARestartIfItIsKept) {
+  ASSERT_TRUE(Create("s").ok());
+  ASSERT_TRUE(Create("deleted").ok());
+  ASSERT_TRUE(Delete("deleted").ok());
+  Client client;
+  Generate(client, "s", GreedyRequest(20, {1, 2}));
+  EXPECT_TRUE(EndedOk(client.Wait()));
+  engine_->Drain(absl::ZeroDuration());
+  Start();
+  const auto info = Await<SessionInfo>([&](auto done) { engine_->GetSession({"t", "s"}, done); });
+  EXPECT_EQ(info.ok(), GetParam());
+  if (GetParam()) {
+    EXPECT_EQ(info->position, 22u);
+  }
+  EXPECT_EQ(Load().sessions, GetParam() ? 1 : 0);
+}
+
+TEST_P(EngineThreadTest, DrainOfAnIdleEngineReturns) {
   engine_->Drain(absl::Minutes(5));
   EXPECT_EQ(Create("s").status().code(), absl::StatusCode::kUnavailable);
 }
 
-TEST_F(EngineThreadTest, ABackendFailureIsReportedOnceAndLatched) {
+TEST_P(EngineThreadTest, ABackendFailureIsReportedOnceAndLatched) {
   std::promise<absl::Status> failed;
   engine_->SetFailureCallback([&](const absl::Status& status) { failed.set_value(status); });
   EXPECT_TRUE(engine_->health().ok());
@@ -237,7 +272,9 @@ class EngineStressTest : public EngineThreadTest {
   std::atomic<int> ended_ = 0;
 };
 
-TEST_F(EngineStressTest, ManyClientsDoingAnythingEachGetOneEnd) {
+INSTANTIATE_TEST_SUITE_P(InMemoryAndKept, EngineStressTest, testing::Bool());
+
+TEST_P(EngineStressTest, ManyClientsDoingAnythingEachGetOneEnd) {
   const char* seconds = std::getenv("MNEME_STRESS_SECONDS");
   const absl::Time until =
       seconds == nullptr ? absl::InfinitePast() : absl::Now() + absl::Seconds(std::atoi(seconds));

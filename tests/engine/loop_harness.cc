@@ -100,11 +100,7 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
   std::optional<SessionStore::Opened> stored;
   if (options.open_store) stored = options.open_store();
   loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
-                                       context, std::move(stored), [this] {
-                                         const std::lock_guard lock(mutex_);
-                                         wake_ = true;
-                                         woken_.notify_all();
-                                       });
+                                       context, std::move(stored), [this] { Wake(); });
 }
 
 RequestHeader LoopHarness::Header(const std::string& id, const std::string& request_id) {
@@ -173,6 +169,12 @@ bool LoopHarness::WaitForDisk() {
   woken_.wait(lock, [this] { return wake_; });
   wake_ = false;
   return true;
+}
+
+void LoopHarness::Wake() {
+  const std::lock_guard lock(mutex_);
+  wake_ = true;
+  woken_.notify_all();
 }
 
 void LoopHarness::RunAll(const std::vector<Call*>& calls) {

@@ -89,8 +89,10 @@ class LoopHarness {
   bool Step();
   // Steps until the generation has sent `count` tokens.
   void StepUntilTokens(Call* call, size_t count);
-  // If the disk has something under way, waits until it has done it, at least in part; else false.
+  // If the disk has something under way, waits until it has done it, at least in part, or Wake is
+  // called; else false.
   bool WaitForDisk();
+  void Wake();  // any thread
   // Runs steps until nothing more can be done, nor is under way.
   void RunAll(const std::vector<Call*>& calls);
 

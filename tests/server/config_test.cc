@@ -60,6 +60,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
                                "--metrics_host=0.0.0.0",
                                "--metrics_port=0",
                                "--data_dir=d",
+                               "--durability=async",
                                "--port_file=p",
                                "--max_step_tokens=64",
                                "--default_max_tokens=9",
@@ -87,6 +88,7 @@ TEST(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(config.delta_accumulate, "fp32");
   EXPECT_EQ(config.delta_read, "fp8_e4m3");
   EXPECT_EQ(config.sliding_window, 128);
+  EXPECT_EQ(ParseDurability(config.durability), Durability::kAsync);
   EXPECT_EQ(config.port, 0);
   EXPECT_EQ(config.engine.max_step_tokens, 64);
   EXPECT_EQ(config.engine.default_max_tokens, 9);
@@ -116,6 +118,14 @@ TEST(ConfigTest, DefaultsGoByTheBackend) {
   EXPECT_EQ(cuda.line.config->engine.device_memory_fraction, 0.9);
   EXPECT_EQ(cpu.line.config->engine.target_inter_token, absl::Milliseconds(8));
   EXPECT_EQ(cuda.line.config->engine.target_inter_token, absl::Milliseconds(40));
+}
+
+TEST(ConfigTest, DurabilityIsOfADataDirectory) {
+  const Parsed parsed = Parse({"--model=m", "--data_dir=d"});
+  ASSERT_TRUE(parsed.line.config.has_value());
+  EXPECT_EQ(ParseDurability(parsed.line.config->durability), Durability::kSync);
+  EXPECT_EQ(Parse({"--model=m", "--durability=sync"}).line.exit_code, 1);
+  EXPECT_EQ(Parse({"--model=m", "--data_dir=d", "--durability=often"}).line.exit_code, 1);
 }
 
 TEST(ConfigTest, WeightsThatAreNoneAreRefused) {

@@ -5,7 +5,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <rocksdb/db.h>
 
 #include <filesystem>
 #include <fstream>
@@ -13,6 +12,7 @@
 #include <thread>
 
 #include "storage/records.h"
+#include "tests/storage/edit_log.h"
 #include "tests/storage/store_harness.h"
 
 namespace mneme {
@@ -32,15 +32,6 @@ bool OnDisk(const StoreHarness& harness, const std::string& bytes) {
     if (content.find(bytes) != std::string::npos) return true;
   }
   return false;
-}
-
-// Changes a record behind the store's back.
-using Edit = std::function<void(rocksdb::DB&)>;
-void EditLog(const StoreHarness& harness, const Edit& edit) {
-  rocksdb::DB* db = nullptr;
-  ASSERT_TRUE(rocksdb::DB::Open({}, harness.data_dir() + "/log", &db).ok());
-  edit(*db);
-  delete db;
 }
 
 std::string ReadRecord(rocksdb::DB& db, const std::string& key) {
@@ -143,7 +134,7 @@ TEST(SessionStoreTest, AGrownLogBecomesOneRecordAndStaysTheSame) {
   ASSERT_TRUE(harness.Commit({LogTokens(id, token, {token})}).ok());
   EXPECT_EQ(harness.store().Load(id)->position(), token + 1);
   harness.Close();
-  EditLog(harness, [&](rocksdb::DB& db) {
+  EditLog(harness.data_dir(), [&](rocksdb::DB& db) {
     std::string value;
     EXPECT_TRUE(db.Get({}, LogKey(id, 0), &value).IsNotFound());
   });
@@ -238,17 +229,17 @@ TEST(SessionStoreTest, ASessionWithoutItsKeyIsReportedAndCanBeDeleted) {
 }
 
 TEST(SessionStoreTest, DamagedRecordsAreDataLossOfTheirSessionAlone) {
-  const auto key = [](const StoreId& id) { return LogKey(id, 0); };
-  const auto metadata = [](const StoreId& id) { return MetadataKey(id); };
-  const std::vector<std::function<std::string(const StoreId&)>> records = {key, metadata};
-  for (const auto& record : records) {
+  for (const bool in_log : {true, false}) {
+    const auto record = [in_log](const StoreId& id) {
+      return in_log ? LogKey(id, 0) : MetadataKey(id);
+    };
     for (const char* damage : {"truncated", "flipped", "swapped"}) {
       SCOPED_TRACE(damage);
       StoreHarness harness;
       const StoreId id = harness.MakeSession("damaged", {1, 2});
       const StoreId other = harness.MakeSession("other", {3, 4});
       harness.Close();
-      EditLog(harness, [&](rocksdb::DB& db) {
+      EditLog(harness.data_dir(), [&](rocksdb::DB& db) {
         std::string value = ReadRecord(db, record(id));
         if (*damage == 't') value.pop_back();
         if (*damage == 'f') value[value.size() / 2] ^= 1;
@@ -256,10 +247,21 @@ TEST(SessionStoreTest, DamagedRecordsAreDataLossOfTheirSessionAlone) {
         ASSERT_TRUE(db.Put({}, record(id), value).ok());
       });
       ASSERT_TRUE(harness.Open().ok());
-      ASSERT_THAT(harness.listing().damaged, SizeIs(1));
-      EXPECT_EQ(harness.listing().damaged[0].first, id);
-      EXPECT_TRUE(absl::IsDataLoss(harness.listing().damaged[0].second));
+      const SessionListing& listing = harness.listing();
+      EXPECT_THAT(listing.sessions, SizeIs(in_log ? 2 : 1));
+      EXPECT_THAT(listing.damaged, SizeIs(in_log ? 0 : 1));
+      for (const auto& [damaged, status] : listing.damaged) {
+        EXPECT_EQ(damaged, id);
+        EXPECT_TRUE(absl::IsDataLoss(status));
+      }
+      for (const ListedSession& session : listing.sessions) {
+        EXPECT_EQ(absl::IsDataLoss(session.damage), session.id == id);
+      }
       EXPECT_THAT(harness.store().Load(other)->tokens, ElementsAre(3, 4));
+      ASSERT_TRUE(harness.Commit({DeleteSession{id}}).ok());
+      ASSERT_TRUE(harness.Open().ok());
+      EXPECT_THAT(harness.listing().sessions, SizeIs(1));
+      EXPECT_THAT(harness.listing().damaged, IsEmpty());
     }
   }
 }
@@ -270,7 +272,8 @@ TEST(SessionStoreTest, AMissingRecordIsDataLoss) {
   ASSERT_TRUE(harness.Commit({LogTokens(id, 1, {2})}).ok());
   ASSERT_TRUE(harness.Commit({LogTokens(id, 2, {3})}).ok());
   harness.Close();
-  EditLog(harness, [&](rocksdb::DB& db) { ASSERT_TRUE(db.Delete({}, LogKey(id, 1)).ok()); });
+  EditLog(harness.data_dir(),
+          [&](rocksdb::DB& db) { ASSERT_TRUE(db.Delete({}, LogKey(id, 1)).ok()); });
   ASSERT_TRUE(harness.Open().ok());
   EXPECT_TRUE(absl::IsDataLoss(harness.store().Load(id).status()));
 }
