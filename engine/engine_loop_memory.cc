@@ -31,7 +31,7 @@ bool EngineLoop::FinishMoves() {
 }
 
 void EngineLoop::MakeRoom() {
-  if (starved_.empty()) return;
+  if (starved_.empty() || tiers_->leaving_bytes() >= WantedBytes()) return;
   const auto leaving = tiers_->MakeRoom(WantedBytes(), IdleSessions());
   for (Session* session : leaving) updates_.Forget(*session);
 }

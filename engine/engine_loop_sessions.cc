@@ -1,6 +1,7 @@
 // EngineLoop's part that sessions are: what is asked of them, and when they end.
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -97,9 +98,11 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
 }
 
 std::vector<Session*> EngineLoop::IdleSessions() const {
+  std::unordered_set<const Session*> busy;
+  queues_.ForEach([&busy](const Job& job, bool) { busy.insert(&job.session()); });
   std::vector<Session*> idle;
   for (Session* session : sessions_.All()) {
-    if (session->cache().held_bytes() > 0 && !queues_.Has(*session)) idle.push_back(session);
+    if (session->cache().held_bytes() > 0 && !busy.contains(session)) idle.push_back(session);
   }
   std::sort(idle.begin(), idle.end(), [](const Session* a, const Session* b) {
     return a->last_used_time() < b->last_used_time();

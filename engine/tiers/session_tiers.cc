@@ -50,7 +50,7 @@ int64_t SessionTiers::NeededBytes(const Session& session) const {
 
 std::vector<Session*> SessionTiers::MakeRoom(int64_t wanted_bytes,
                                              const std::vector<Session*>& sessions, bool for_good) {
-  wanted_bytes -= LeavingBytes();
+  wanted_bytes -= leaving_bytes_;
   if (mover_ == nullptr || wanted_bytes <= 0) return {};
   std::vector<ParkCandidate> candidates;
   for (const Session* session : sessions) {
@@ -67,14 +67,6 @@ std::vector<Session*> SessionTiers::MakeRoom(int64_t wanted_bytes,
     Park(*sessions[i], for_good);
   }
   return leaving;
-}
-
-int64_t SessionTiers::LeavingBytes() const {
-  int64_t bytes = 0;
-  for (const auto& [session, away] : away_) {
-    if (away.stage == Stage::kLeaving) bytes += away.device_bytes;
-  }
-  return bytes;
 }
 
 HostTier SessionTiers::HostState() const {
@@ -99,6 +91,7 @@ void SessionTiers::Park(Session& session, bool for_good) {
                                    .move_begin = {},
                                    .retired = nullptr});
   MNEME_CHECK(is_new);
+  leaving_bytes_ += entry->second.device_bytes;
   BeginMove(entry->second, StateMover::Direction::kToHost);
 }
 
@@ -133,6 +126,7 @@ absl::StatusOr<std::vector<Session*>> SessionTiers::FinishMoves(
     MNEME_RETURN_IF_ERROR(status);
     const auto found = away_.find(session);
     Away& away = found->second;
+    if (away.stage == Stage::kLeaving) leaving_bytes_ -= away.device_bytes;
     if (away.retired == nullptr && !FinishMove(away, wanted(*session))) continue;
     if (away.retired == nullptr) here.push_back(away.session);
     away_.erase(found);

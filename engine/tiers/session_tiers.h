@@ -60,6 +60,9 @@ class SessionTiers {
   std::vector<Session*> MakeRoom(int64_t wanted_bytes, const std::vector<Session*>& sessions,
                                  bool for_good = false);
 
+  // Device memory that is on its way to be free.
+  int64_t leaving_bytes() const { return leaving_bytes_; }
+
   // Takes note of the moves that have ended: those that arrived on the device are returned, and
   // those that should have left it but are `wanted` meanwhile. Any error is the device's end.
   absl::StatusOr<std::vector<Session*>> FinishMoves(
@@ -96,7 +99,6 @@ class SessionTiers {
   void BeginMove(Away& away, StateMover::Direction direction);
   // True if the session is on the device afterwards.
   bool FinishMove(Away& away, bool wanted);
-  int64_t LeavingBytes() const;
   HostTier HostState() const;
 
   const CachePools& pools_;
@@ -106,7 +108,7 @@ class SessionTiers {
   const std::function<void()> wake_;
   const std::unique_ptr<HostPool> host_;
   std::unordered_map<const Session*, Away> away_;  // sessions that are not simply on the device
-  int64_t moves_ = 0;
+  int64_t moves_ = 0, leaving_bytes_ = 0;
 
   std::mutex mutex_;
   std::vector<Ended> ended_;           // guarded by mutex_
