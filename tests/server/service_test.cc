@@ -307,32 +307,6 @@ TEST_F(ServiceTest, DescribesServerModelAndLoad) {
   EXPECT_FALSE(load.draining());
 }
 
-TEST_F(ServiceTest, ForksAndRollsBack) {
-  using Sessions = v1::SessionService::Stub;
-  v1::CreateSessionRequest create;
-  create.set_session_id("s");
-  v1::Session session;
-  ASSERT_TRUE(Call(*sessions_, &Sessions::CreateSession, create, &session).ok());
-  v1::ForkSessionRequest fork;
-  fork.set_session_id("s");
-  fork.set_new_session_id("fork");
-  fork.set_at_position(7);
-  ASSERT_TRUE(Call(*sessions_, &Sessions::ForkSession, fork, &session).ok());
-  EXPECT_EQ(session.session_id(), "fork");
-  EXPECT_EQ(session.position(), 7u);
-  v1::RollbackSessionRequest rollback;
-  rollback.set_session_id("fork");
-  rollback.set_to_position(UINT64_MAX);
-  ASSERT_TRUE(Call(*sessions_, &Sessions::RollbackSession, rollback, &session).ok());
-  EXPECT_EQ(session.position(), uint64_t{INT64_MAX}) << "never a negative one";
-  fork.set_new_session_id("a b");
-  EXPECT_EQ(Call(*sessions_, &Sessions::ForkSession, fork, &session).error_code(),
-            grpc::StatusCode::INVALID_ARGUMENT);
-  rollback.clear_session_id();
-  EXPECT_EQ(Call(*sessions_, &Sessions::RollbackSession, rollback, &session).error_code(),
-            grpc::StatusCode::INVALID_ARGUMENT);
-}
-
 TEST_F(ServiceTest, WhatIsNotThereYetIsUnimplemented) {
   const auto refuses = [](const grpc::Status& status, const std::string& rpc) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << rpc;
