@@ -107,7 +107,8 @@ class EngineThreadTest : public testing::TestWithParam<bool> {
   std::unique_ptr<Engine> engine_;
 };
 
-INSTANTIATE_TEST_SUITE_P(InMemoryAndKept, EngineThreadTest, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(InMemory, EngineThreadTest, testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(OnDisk, EngineThreadTest, testing::Values(true));
 
 TEST_P(EngineThreadTest, DestroyingItEndsEveryRequestOnceWithUnavailable) {
   ASSERT_TRUE(Create("s").ok());
@@ -272,7 +273,8 @@ class EngineStressTest : public EngineThreadTest {
   std::atomic<int> ended_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(InMemoryAndKept, EngineStressTest, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(InMemory, EngineStressTest, testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(OnDisk, EngineStressTest, testing::Values(true));
 
 TEST_P(EngineStressTest, ManyClientsDoingAnythingEachGetOneEnd) {
   const char* seconds = std::getenv("MNEME_STRESS_SECONDS");

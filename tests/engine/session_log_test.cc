@@ -216,8 +216,8 @@ TEST_P(FailingDiskTest, WhatMustLogWaitsOrIsRefusedAndAllGoesOnWhenTheDiskDoes) 
   EngineLoop& loop = durable_->loop();
   const auto append = durable_->StartAppend("t", {1, 2});
   const auto generate = durable_->StartGenerate("t", GreedyRequest(1));
-  for (const auto* call : {append.get(), generate.get()}) {
-    const_cast<Call*>(call)->Read();
+  for (Call* call : {append.get(), generate.get()}) {
+    call->Read();
     EXPECT_TRUE(EndedWith(*call, GetParam().code, GetParam().reason));
     EXPECT_TRUE(GetErrorInfo(*call->end).retryable);
   }

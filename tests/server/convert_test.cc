@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "engine/error.h"
@@ -162,6 +164,32 @@ TEST(ConvertStatusTest, MemoryThatWillNeverDoIsTooLarge) {
   };
   EXPECT_EQ(reason(true), v1::ERROR_REASON_MEMORY_EXHAUSTED);
   EXPECT_EQ(reason(false), v1::ERROR_REASON_REQUEST_TOO_LARGE);
+}
+
+TEST(ConvertStatusTest, WhatTheDiskRefusesSaysSo) {
+  const std::vector<std::pair<ErrorReason, v1::ErrorReason>> reasons = {
+      {ErrorReason::kStorageFull, v1::ERROR_REASON_STORAGE_FULL},
+      {ErrorReason::kStorageFailed, v1::ERROR_REASON_STORAGE_FAILED},
+      {ErrorReason::kDataLoss, v1::ERROR_REASON_DATA_LOSS},
+      {ErrorReason::kOtherModel, v1::ERROR_REASON_OTHER_MODEL}};
+  for (const auto& [reason, expected] : reasons) {
+    const absl::Status status =
+        MakeError(absl::StatusCode::kUnavailable, "the disk", {.reason = reason});
+    EXPECT_EQ(DetailOf(ToGrpcStatus(status)).reason(), expected);
+  }
+}
+
+TEST(ConvertSessionTest, ResidenceIsStateAndTier) {
+  const std::vector<std::tuple<Residence, v1::SessionState, v1::Tier>> all = {
+      {Residence::kDevice, v1::SESSION_STATE_ACTIVE, v1::TIER_DEVICE},
+      {Residence::kRestoring, v1::SESSION_STATE_RESTORING, v1::TIER_DEVICE},
+      {Residence::kDisk, v1::SESSION_STATE_PARKED, v1::TIER_DISK}};
+  for (const auto& [residence, state, tier] : all) {
+    v1::Session session;
+    ToProto(SessionInfo{.residence = residence}, ModelDescription(), &session);
+    EXPECT_EQ(session.state(), state);
+    EXPECT_EQ(session.tier(), tier);
+  }
 }
 
 TEST(ConvertStatusTest, ARequestErrorKeepsItsFieldWhenThePositionBecomesKnown) {
