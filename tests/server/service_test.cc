@@ -313,6 +313,7 @@ TEST_F(ServiceTest, WhatIsNotThereYetIsUnimplemented) {
     EXPECT_THAT(status.error_message(), HasSubstr(rpc));
     EXPECT_EQ(DetailOf(status).reason(), v1::ERROR_REASON_UNIMPLEMENTED);
   };
+  v1::Session session;
   using Sessions = v1::SessionService::Stub;
   v1::CheckpointSessionResponse checkpoint;
   refuses(
