@@ -63,15 +63,14 @@ void EngineLoop::RelieveMemory() {
   const std::vector<Session*> idle = IdleSessions();
   const absl::Duration unused =
       idle.empty() ? absl::ZeroDuration() : context_.clock.Now() - idle[0]->last_used_time();
-  EndJob(
-      *starved_[0],
-      MakeError(absl::StatusCode::kResourceExhausted,
-                absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
-                             absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
-                             "; delete some, or raise --cache_bytes or --host_cache_bytes"),
-                {.reason = ErrorReason::kOutOfMemory,
-                 .retryable = true,
-                 .retry_delay = absl::Seconds(5)}));
+  EndJob(*starved_[0],
+         MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
+                                absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
+                                "; delete some, or raise --cache_bytes or --host_cache_bytes"),
+                   {.reason = ErrorReason::kOutOfMemory,
+                    .retryable = true,
+                    .retry_delay = absl::Seconds(5)}));
 }
 
 }  // namespace mneme

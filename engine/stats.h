@@ -35,9 +35,9 @@ struct EngineLoad {
   int64_t device_bytes_used = 0;
   int64_t device_bytes_reserved = 0;
   int64_t device_bytes_limit = 0;
-  int64_t idle_sessions = 0;  // hold device memory, but have no request in flight
-  int64_t idle_bytes = 0;     // theirs: what would be free if they left the device
-  int64_t host_bytes = 0;     // of token logs and request records
+  int64_t idle_sessions = 0;          // hold device memory, but have no request in flight
+  int64_t idle_bytes = 0;             // theirs: what would be free if they left the device
+  int64_t host_bytes = 0;             // of token logs and request records
   int64_t host_cache_bytes_used = 0;  // by images of sessions that are parked or move
   int64_t host_cache_bytes_limit = 0;
 

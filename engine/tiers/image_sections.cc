@@ -177,8 +177,8 @@ absl::Status ReadParts(CheckpointReader& reader, const CachePools& pools, const 
   for (const ImagePart& part : PartsOf(image.shape, pools)) {
     if (part.part == StatePart::kKv && !reader.info().has_kv) continue;
     MNEME_RETURN_IF_ERROR(Expect(reader, KindOf(part.part), part.index, part.bytes));
-    MNEME_RETURN_IF_ERROR(cursor.Next(
-        part.bytes, [&](char* data, size_t size) { return reader.Read(size, data); }));
+    MNEME_RETURN_IF_ERROR(
+        cursor.Next(part.bytes, [&](char* data, size_t size) { return reader.Read(size, data); }));
   }
   return absl::OkStatus();
 }
@@ -216,8 +216,8 @@ absl::StatusOr<StateImage> ReadImage(CheckpointReader& reader, const CachePools&
   const int64_t bytes = ImageBytes(shape, pools);
   std::optional<HostMemory> memory = host.Take(bytes);
   if (!memory) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the host cache has no room for a state of ", bytes, " bytes (--host_cache_bytes)"));
+    return absl::ResourceExhaustedError(absl::StrCat("the host cache has no room for a state of ",
+                                                     bytes, " bytes (--host_cache_bytes)"));
   }
   StateImage image = {std::move(shape), *std::move(memory)};
   MNEME_RETURN_IF_ERROR(ReadParts(reader, pools, image));

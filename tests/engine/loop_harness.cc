@@ -92,11 +92,11 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
                         .tokenizer = model_.tokenizer.get(),
                         .clock = clock_,
                         .stats = options.stats != nullptr ? *options.stats : stats_};
-  auto tiers = ValueOrDie(SessionTiers::Create(
-      *pools, *backend_,
-      {.host_cache_bytes = options_.host_cache_bytes,
-       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
-      clock_, context.stats, [this] { moved_.Notify(); }));
+  auto tiers =
+      ValueOrDie(SessionTiers::Create(*pools, *backend_,
+                                      {.host_cache_bytes = options_.host_cache_bytes,
+                                       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                                      clock_, context.stats, [this] { moved_.Notify(); }));
   std::optional<SessionStore::Opened> stored;
   if (options.open_store) stored = options.open_store();
   loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
