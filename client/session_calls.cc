@@ -42,6 +42,16 @@ absl::StatusOr<v1::Session> UpdateSession(const Connection& connection,
   return SessionCall(connection, &SessionStub::UpdateSession, request);
 }
 
+absl::StatusOr<v1::Session> ForkSession(const Connection& connection,
+                                        const v1::ForkSessionRequest& request) {
+  return SessionCall(connection, &SessionStub::ForkSession, request);
+}
+
+absl::StatusOr<v1::Session> RollbackSession(const Connection& connection,
+                                            const v1::RollbackSessionRequest& request) {
+  return SessionCall(connection, &SessionStub::RollbackSession, request);
+}
+
 absl::Status DeleteSession(const Connection& connection, const std::string& session_id) {
   v1::DeleteSessionRequest request;
   request.set_session_id(session_id);

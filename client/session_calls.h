@@ -17,6 +17,10 @@ absl::StatusOr<v1::Session> CreateSession(const Connection& connection,
 absl::StatusOr<v1::Session> GetSession(const Connection& connection, const std::string& session_id);
 absl::StatusOr<v1::Session> UpdateSession(const Connection& connection,
                                           const v1::UpdateSessionRequest& request);
+absl::StatusOr<v1::Session> ForkSession(const Connection& connection,
+                                        const v1::ForkSessionRequest& request);
+absl::StatusOr<v1::Session> RollbackSession(const Connection& connection,
+                                            const v1::RollbackSessionRequest& request);
 absl::Status DeleteSession(const Connection& connection, const std::string& session_id);
 
 // The session of this id; where there is none and `create` is set, a new one.

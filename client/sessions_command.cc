@@ -1,4 +1,4 @@
-// mneme sessions: create, get, list, update, delete.
+// mneme sessions: create, get, list, update, fork, rollback, delete.
 
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
@@ -27,6 +27,8 @@ constexpr char kHelp[] = R"(Examples:
   mneme sessions list
   mneme sessions get reader
   mneme sessions update reader --clip_norm 0.5 --ttl 0
+  mneme sessions fork reader what-if --at 4096
+  mneme sessions rollback reader 4096
   mneme sessions delete reader)";
 
 struct SessionOptions {
@@ -37,6 +39,8 @@ struct SessionOptions {
   std::optional<bool> freeze;
   std::optional<uint32_t> max_lag_chunks;
   uint32_t page_size = 100;
+  std::string new_session_id;
+  std::optional<uint64_t> position;
 };
 
 void PrintSession(const v1::Session& session, std::ostream& out) {
@@ -130,6 +134,27 @@ absl::Status RunUpdate(const SessionOptions& options, Console& console,
   return absl::OkStatus();
 }
 
+absl::Status RunFork(const SessionOptions& options, Console& console,
+                     const Connection& connection) {
+  v1::ForkSessionRequest request;
+  request.set_session_id(options.session_id);
+  if (!options.new_session_id.empty()) request.set_new_session_id(options.new_session_id);
+  if (options.position) request.set_at_position(*options.position);
+  MNEME_ASSIGN_OR_RETURN(const v1::Session session, ForkSession(connection, request));
+  console.out << session.session_id() << std::endl;
+  return absl::OkStatus();
+}
+
+absl::Status RunRollback(const SessionOptions& options, Console& console,
+                         const Connection& connection) {
+  v1::RollbackSessionRequest request;
+  request.set_session_id(options.session_id);
+  request.set_to_position(*options.position);
+  MNEME_ASSIGN_OR_RETURN(const v1::Session session, RollbackSession(connection, request));
+  PrintSession(session, console.out);
+  return absl::OkStatus();
+}
+
 absl::Status RunDelete(const SessionOptions& options, Console&, const Connection& connection) {
   return DeleteSession(connection, options.session_id);
 }
@@ -197,6 +222,14 @@ void AddSessionsCommand(CLI::App& app, CommandLine& line) {
   CLI::App* update = add("update", "Change labels, ttl or learning controls", RunUpdate);
   add_id(update)->required();
   AddDescription(*update, *options);
+  CLI::App* fork = add("fork", "Make a session that has read what another has", RunFork);
+  add_id(fork)->required();
+  fork->add_option("new_session", options->new_session_id,
+                   "The new session's id; absent: the server draws one");
+  fork->add_option("--at", options->position, "Of what it has read, only so many tokens");
+  CLI::App* rollback = add("rollback", "Forget what a session has read since", RunRollback);
+  add_id(rollback)->required();
+  rollback->add_option("position", options->position, "Its new length in tokens")->required();
   add_id(add("delete", "Delete a session and all it has learnt", RunDelete))->required();
 }
 

@@ -38,7 +38,10 @@ int64_t ComputedState::UpdatesDue(int64_t rows, bool provisional) const {
 
 void ComputedState::Prepare(SequenceStep& step, int64_t updates) {
   step.cache = &cache_;
-  if (!step.tokens.empty()) cache_.ExtendPages(step.end_position());
+  if (!step.tokens.empty()) {
+    cache_.ExtendPages(step.end_position());
+    cache_.OwnPages(step.first_position, &step.row_copies);
+  }
   if (chunk_ == 0) return;
   const bool learns_rows = !step.provisional && !step.tokens.empty();
   const bool needs_block = learns_rows && !cache_.has_open_rows() && LeavesRows(step, chunk_);
@@ -46,7 +49,49 @@ void ComputedState::Prepare(SequenceStep& step, int64_t updates) {
   if (needs_block && !cache_.can_take_open_rows()) updates = std::max<int64_t>(updates, 1);
   TakeUpdates(updates, step);
   if (needs_block) cache_.TakeOpenRows();
-  if (learns_rows && !cache_.has_deltas() && Learns(step, chunk_)) cache_.TakeDeltas();
+  if (learns_rows) cache_.OwnOpenRows(&step.row_copies);
+  const bool learns = learns_rows && Learns(step, chunk_);
+  if (learns && !cache_.has_deltas()) cache_.TakeDeltas();
+  if (learns || !step.updates.empty()) cache_.OwnDeltas(&step.delta_copies);
+}
+
+StateShape ComputedState::shape() const {
+  StateShape shape = {.computed = computed_,
+                      .last_hidden = last_hidden_,
+                      .update_log = update_log_,
+                      .cache = cache_.shape()};
+  for (const WaitingUpdate& update : waiting_) {
+    shape.waiting.push_back({update.chunk, update.controls});
+  }
+  return shape;
+}
+
+bool ComputedState::Restore(const StateShape& shape) {
+  if (!cache_.TakeAll(shape.cache)) return false;
+  Become(shape);
+  return true;
+}
+
+bool ComputedState::ShareWith(const ComputedState& other) {
+  if (!cache_.ShareAll(other.cache_)) return false;
+  Become(other.shape());
+  return true;
+}
+
+void ComputedState::Reset() {
+  cache_.GiveAll();
+  Become(StateShape());
+}
+
+void ComputedState::Become(const StateShape& shape) {
+  computed_ = shape.computed;
+  last_hidden_ = shape.last_hidden;
+  update_log_ = shape.update_log;
+  waiting_.clear();
+  for (size_t i = 0; i < shape.waiting.size(); ++i) {
+    const StateShape::Waiting& update = shape.waiting[i];
+    waiting_.push_back({update.chunk, cache_.waiting_rows(i), update.controls});
+  }
 }
 
 void ComputedState::TakeUpdates(int64_t count, SequenceStep& step) {

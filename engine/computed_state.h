@@ -5,12 +5,29 @@
 
 #include <cstdint>
 #include <deque>
+#include <vector>
 
 #include "engine/sequence_step.h"
 #include "engine/session_cache.h"
 #include "engine/update_log.h"
 
 namespace mneme {
+
+// What a computed state is, but for the content of its blocks on the device.
+struct StateShape {
+  struct Waiting {
+    int64_t chunk = 0;
+    LearningControls controls;
+
+    friend bool operator==(const Waiting&, const Waiting&) = default;
+  };
+
+  int64_t computed = 0;  // tokens
+  HiddenRow last_hidden;
+  UpdateLog update_log;
+  std::vector<Waiting> waiting;  // updates, in their order
+  CacheShape cache;
+};
 
 // A chunk that a step ends with is not learnt in that step: its rows wait in their block until the
 // update is applied before rows of a later step, or in a step of its own when there is nothing else
@@ -40,6 +57,19 @@ class ComputedState {
   // not reserved, an update is applied earlier than it must be. The step must then be run, and no
   // other of the session before it; where the updates are applied is logged already.
   void Prepare(SequenceStep& step, int64_t updates = 0);
+  // What can be restored from. Between steps, and without provisional pages.
+  StateShape shape() const;
+  // Becomes a state of this shape, its blocks having unspecified content; false, and nothing
+  // changed, if memory for them cannot be had. The cache must hold nothing.
+  bool Restore(const StateShape& shape);
+  // Becomes equal to `other` between steps, sharing all blocks with it until one of them is
+  // written; false, and nothing changed, if memory for copies cannot be had. The cache must hold
+  // nothing.
+  bool ShareWith(const ComputedState& other);
+
+  // Nothing is computed, and nothing held.
+  void Reset();
+
   // The step was run: its rows, unless they are provisional, are part of the state.
   void Commit(SequenceStep& step);
 
@@ -51,6 +81,7 @@ class ComputedState {
   void TakeUpdates(int64_t count, SequenceStep& step);
   void LogChunksInside(const SequenceStep& step);
   void CloseChunk(const LearningControls& controls);
+  void Become(const StateShape& shape);
 
   const int64_t chunk_;  // C; 0 without TTT
   int64_t computed_ = 0;

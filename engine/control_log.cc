@@ -15,6 +15,12 @@ const LearningControls& ControlLog::At(int64_t last_index) const {
   return entry->second;
 }
 
+ControlLog ControlLog::Until(int64_t position) const {
+  ControlLog earlier = *this;
+  std::erase_if(earlier.entries_, [position](const auto& entry) { return entry.first > position; });
+  return earlier;
+}
+
 int64_t ControlLog::max_lag_chunks() const {
   int64_t chunks = 0;
   for (const auto& [position, controls] : entries_) {

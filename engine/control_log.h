@@ -19,6 +19,10 @@ class ControlLog {
   // What governs the chunk whose last token has index `last_index`.
   const LearningControls& At(int64_t last_index) const;
   const LearningControls& latest() const { return entries_.back().second; }
+  // Positions ascending; the first is 0.
+  const std::vector<std::pair<int64_t, LearningControls>>& entries() const { return entries_; }
+  // Those that were set at `position` or before.
+  ControlLog Until(int64_t position) const;
   // The most that any of them lets wait.
   int64_t max_lag_chunks() const;
 

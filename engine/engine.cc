@@ -44,6 +44,12 @@ class ThreadedEngine final : public Engine {
                                 .session_tokens = options_.session_tokens,
                                 .max_step_tokens = options_.max_step_tokens};
     MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, cache));
+    MNEME_ASSIGN_OR_RETURN(
+        auto tiers,
+        SessionTiers::Create(*pools, *backend_,
+                             {.host_cache_bytes = options_.host_cache_bytes,
+                              .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                             clock_, stats_, Notifier()));
     JobContext context = {.config = model_.config,
                           .defaults = model_.defaults,
                           .options = options_,
@@ -51,8 +57,8 @@ class ThreadedEngine final : public Engine {
                           .clock = clock_,
                           .stats = stats_,
                           .seeds = std::mt19937_64(std::random_device()())};
-    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), context,
-                                         std::move(stored), Notifier());
+    loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
+                                         context, std::move(stored), Notifier());
     thread_ = std::thread([this] { RunThread(); });
     return absl::OkStatus();
   }
@@ -84,6 +90,13 @@ class ThreadedEngine final : public Engine {
   }
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->UpdateSession(key, update)); });
+  }
+  void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
+                   Done<SessionInfo> done) override {
+    intake_->Post([=, this] { AnswerDurably(done, loop_->ForkSession(key, new_id, at_position)); });
+  }
+  void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override {
+    intake_->Post([=, this] { AnswerDurably(done, loop_->RollbackSession(key, to_position)); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });

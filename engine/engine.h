@@ -48,6 +48,10 @@ struct EngineOptions {
   // How long a typical session is: by it the memory is divided between KV pages, fast weights and
   // open chunks, on devices where it must be.
   int64_t session_tokens = 4096;
+  // Host memory for the states of idle sessions that make room on the device, of all tenants and
+  // of one at most. 0: none, and no limit.
+  int64_t host_cache_bytes = 0;
+  int64_t tenant_host_cache_bytes = 0;
 };
 
 // A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.
@@ -95,6 +99,14 @@ class Engine {
   virtual void ListSessions(std::string tenant, std::string after, int limit,
                             Done<SessionPage> done) = 0;
   virtual void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) = 0;
+  // A new session `new_id` (empty: one that cannot be guessed) that is as `key` was when its log
+  // ended at `at_position`, or is now; what both have read is shared. It inherits no request ids.
+  // NOT_FOUND, ALREADY_EXISTS, OUT_OF_RANGE; UNAVAILABLE, retryable, while the log is read.
+  virtual void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
+                           Done<SessionInfo> done) = 0;
+  // The session's log ends at `to_position` again; its epoch grows, and requests that logged more
+  // are forgotten. ABORTED while a request is in flight; otherwise as ForkSession.
+  virtual void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) = 0;
   // Its requests end with ABORTED; `done` gets the session as it was.
   virtual void DeleteSession(SessionKey key, Done<SessionInfo> done) = 0;
 

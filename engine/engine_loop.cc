@@ -31,8 +31,8 @@ PlanLimits LimitsOf(const JobContext& context) {
 }  // namespace
 
 EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
-                       const JobContext& context, std::optional<SessionStore::Opened> stored,
-                       std::function<void()> wake)
+                       std::unique_ptr<SessionTiers> tiers, const JobContext& context,
+                       std::optional<SessionStore::Opened> stored, std::function<void()> wake)
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
@@ -40,7 +40,8 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
            std::move(wake)),
       sessions_(*pools_, context_.options.max_sessions),
       scheduler_(LimitsOf(context_)),
-      tenants_(context_.options.tenant_weights) {
+      tenants_(context_.options.tenant_weights),
+      tiers_(std::move(tiers)) {
   context_.log = &log_;
   log_.ListInto(&sessions_);
   next_expiry_ = sessions_.NextExpiry();
@@ -159,11 +160,13 @@ bool EngineLoop::RunOnce() {
 
 bool EngineLoop::Work() {
   const int64_t before = queues_.size();
+  const bool moved = FinishMoves();
   const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
+  MakeRoom();
   if (!ready.empty()) RunStep(ready);
   Retire();
-  if (expired || !ready.empty() || queues_.size() != before) return true;
+  if (moved || expired || !ready.empty() || queues_.size() != before) return true;
   if (!updates_.empty()) {
     RunIdleUpdates();
     return true;
@@ -215,6 +218,7 @@ std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
   starved_.clear();
   const bool may_log = log_.MayLog();
   for (Job* job : queues_.Heads()) {
+    if (!IsHere(job)) continue;
     if (job->logs() ? !may_log : !log_.HasAllOf(job->session())) continue;
     const absl::StatusOr<std::optional<Candidate>> candidate = job->Next();
     if (!candidate.ok()) {
@@ -240,25 +244,6 @@ Candidate EngineLoop::WithTenant(Candidate candidate, const Job& job) {
   candidate.tenant = tenant.number;
   candidate.tenant_weight = tenant.weight;
   return candidate;
-}
-
-void EngineLoop::RelieveMemory() {
-  if (starved_.empty()) return;
-  for (const Job* job : queues_.Heads()) {
-    // A paused generation goes on when its reader does, and gives its memory back in the end.
-    if (job->holds_lease()) return;
-  }
-  const std::vector<Session*> idle = IdleSessions();
-  const absl::Duration unused =
-      idle.empty() ? absl::ZeroDuration() : context_.clock.Now() - idle[0]->last_used_time();
-  EndJob(*starved_[0],
-         MakeError(absl::StatusCode::kResourceExhausted,
-                   absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
-                                absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
-                                "; delete some, or raise --cache_bytes"),
-                   {.reason = ErrorReason::kOutOfMemory,
-                    .retryable = true,
-                    .retry_delay = absl::Seconds(5)}));
 }
 
 void EngineLoop::RunStep(const std::vector<Ready>& ready) {
@@ -358,6 +343,7 @@ EngineLoad EngineLoop::load() const {
     load.idle_bytes += session->cache().held_bytes();
   }
   scheduler_.AddTo(&load, now);
+  tiers_->AddTo(&load);
   log_.AddTo(&load);
   return load;
 }

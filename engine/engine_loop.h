@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,6 +20,7 @@
 #include "engine/scheduling/step_scheduler.h"
 #include "engine/scheduling/tenants.h"
 #include "engine/session_table.h"
+#include "engine/tiers/session_tiers.h"
 #include "engine/update_queue.h"
 
 namespace mneme {
@@ -26,10 +28,11 @@ namespace mneme {
 // One thread only: the engine thread.
 class EngineLoop {
  public:
-  // `stored`: what is on the disk; without it nothing is kept. `wake` makes the engine thread call
-  // RunOnce when the disk has done something; any thread calls it.
+  // `tiers` are of `pools`. `stored`: what is on the disk; without it nothing is kept. `wake` makes
+  // the engine thread call RunOnce when the disk has done something; any thread calls it.
   EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model> model,
-             const JobContext& context, std::optional<SessionStore::Opened> stored = std::nullopt,
+             std::unique_ptr<SessionTiers> tiers, const JobContext& context,
+             std::optional<SessionStore::Opened> stored = std::nullopt,
              std::function<void()> wake = nullptr);
   ~EngineLoop();
 
@@ -46,6 +49,9 @@ class EngineLoop {
                                    int limit) const;
   absl::StatusOr<SessionInfo> UpdateSession(const SessionKey& key, const SessionUpdate& update);
   absl::StatusOr<SessionInfo> DeleteSession(const SessionKey& key);
+  absl::StatusOr<SessionInfo> ForkSession(const SessionKey& key, const std::string& new_id,
+                                          std::optional<int64_t> at_position);
+  absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
   // Those that hold device memory and have no request in flight, the one not used for longest
   // first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -63,6 +69,8 @@ class EngineLoop {
   EngineLoad load() const;
   // Also those that have ended, while the log does not have all that their clients will be told.
   int64_t requests_in_flight() const { return queues_.size() + log_.waiting(); }
+  // Of sessions' states between tiers. When one has ended, RunOnce has something to do.
+  int64_t moves_in_flight() const { return tiers_->moves(); }
   SessionLog& log() { return log_; }
   // When a request that the full queue refuses now should come again.
   absl::Duration retry_delay() const;
@@ -101,7 +109,17 @@ class EngineLoop {
   // they also get memory: while one waits for it, no later one gets more than it has.
   std::vector<Ready> CollectReady();
   Candidate WithTenant(Candidate candidate, const Job& job);
-  // If all that could run waits for memory that nobody will give back, ends the first of them.
+  // Whether the job's session is on the device; else it is brought there, as the job's turn to
+  // get memory allows.
+  bool IsHere(Job* job);
+  // True if states have moved.
+  bool FinishMoves();
+  // Parks idle sessions for the first request that waits for memory.
+  void MakeRoom();
+  // What is to become free for it.
+  int64_t WantedBytes() const;
+  // If all that could run waits for memory that nobody will give back: parks the sessions of later
+  // requests for the first one's sake, or else ends that.
   void RelieveMemory();
   void RunStep(const std::vector<Ready>& ready);
   // Learns chunks that no token waits for.
@@ -113,6 +131,10 @@ class EngineLoop {
   // Ends the requests that are done, and counts those in flight anew.
   void Retire();
   void CountRequests();
+  SessionInfo InfoOf(const Session& session) const;
+  // A session with its log at `position` or, without that, its end. If the log lies on the disk it
+  // is fetched, for the next time: UNAVAILABLE.
+  absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
@@ -134,6 +156,7 @@ class EngineLoop {
   std::vector<Job*> starved_;
   absl::Status refusal_;
   absl::Status failure_;
+  const std::unique_ptr<SessionTiers> tiers_;  // its thread ends before sessions do
 };
 
 }  // namespace mneme

@@ -1,6 +1,7 @@
 // EngineLoop's part that sessions are: what is asked of them, and when they end.
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -20,11 +21,17 @@ absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOpt
   return session->info();
 }
 
+SessionInfo EngineLoop::InfoOf(const Session& session) const {
+  SessionInfo info = session.info();
+  tiers_->Describe(session, &info);
+  return info;
+}
+
 absl::StatusOr<SessionInfo> EngineLoop::GetSession(const SessionKey& key) const {
   MNEME_RETURN_IF_ERROR(failure_);
   MNEME_ASSIGN_OR_RETURN(const Session* session, sessions_.Find(key));
   MNEME_RETURN_IF_ERROR(session->damage());
-  return session->info();
+  return InfoOf(*session);
 }
 
 Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const std::string& after,
@@ -36,7 +43,7 @@ Engine::SessionPage EngineLoop::ListSessions(const std::string& tenant, const st
       page.next_after = page.sessions.back().key.id;
       break;
     }
-    page.sessions.push_back(session->info());
+    page.sessions.push_back(InfoOf(*session));
   }
   return page;
 }
@@ -52,14 +59,14 @@ absl::StatusOr<SessionInfo> EngineLoop::UpdateSession(const SessionKey& key,
   session->Touch(context_.clock.Now());
   log_.Update(*session, !update.controls.empty());
   next_expiry_ = std::min(next_expiry_, session->expiry());
-  return session->info();
+  return InfoOf(*session);
 }
 
 absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
   MNEME_RETURN_IF_ERROR(refusal_);
   MNEME_RETURN_IF_ERROR(log_.Health());
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
-  SessionInfo info = session->info();
+  SessionInfo info = InfoOf(*session);
   EndSession(session, MakeError(absl::StatusCode::kAborted, "the session was deleted",
                                 {.reason = ErrorReason::kSessionDeleted}));
   return info;
@@ -69,8 +76,7 @@ void EngineLoop::EndSession(Session* session, const absl::Status& status) {
   EndRequests(*session, status);
   updates_.Forget(*session);
   log_.Delete(*session);
-  const SessionKey key = session->key();
-  sessions_.Erase(key);
+  tiers_->Retire(sessions_.Remove(SessionKey(session->key())));
 }
 
 bool EngineLoop::DeleteExpired(absl::Time now) {
@@ -92,9 +98,11 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
 }
 
 std::vector<Session*> EngineLoop::IdleSessions() const {
+  std::unordered_set<const Session*> busy;
+  queues_.ForEach([&busy](const Job& job, bool) { busy.insert(&job.session()); });
   std::vector<Session*> idle;
   for (Session* session : sessions_.All()) {
-    if (session->cache().held_bytes() > 0 && !queues_.Has(*session)) idle.push_back(session);
+    if (session->cache().held_bytes() > 0 && !busy.contains(session)) idle.push_back(session);
   }
   std::sort(idle.begin(), idle.end(), [](const Session* a, const Session* b) {
     return a->last_used_time() < b->last_used_time();

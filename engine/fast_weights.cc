@@ -106,7 +106,7 @@ ChunkUpdate FastWeightStep::MakeUpdate(int64_t layer, const LearntChunk& chunk, 
   return {.target = kept ? pools_.ChunkTarget(chunk.rows, layer)
                          : target.Rows(chunk.first_row, ttt_.chunk),
           .z = kept ? pools_.ChunkZ(chunk.rows, layer) : z.Rows(chunk.first_row, ttt_.chunk),
-          .delta = chunk.cache->mutable_delta(layer),
+          .delta = chunk.cache->delta(layer),
           .delta_is_zero = chunk.delta_is_zero,
           .lr_scale = chunk.controls.lr_scale,
           .clip_norm = chunk.controls.clip_norm,

@@ -88,6 +88,7 @@ absl::StatusOr<bool> Job::Reserve(int64_t rows, bool may_grow) {
   SessionCache& cache = session_.cache();
   if ((may_grow || cache.Covers(blocks)) && cache.Reserve(blocks)) return true;
   MNEME_RETURN_IF_ERROR(CheckFits(blocks));
+  missing_bytes_ = cache.MissingBytes(blocks);
   return false;
 }
 

@@ -82,6 +82,8 @@ class Job {
   // Reserves what `rows` rows may take; false if the memory is not there now, or would have to be
   // more than it has and may not be. RESOURCE_EXHAUSTED if it never will be there.
   absl::StatusOr<bool> Reserve(int64_t rows, bool may_grow);
+  // What the last Reserve found missing.
+  int64_t missing_bytes() const { return missing_bytes_; }
   // The next `rows` rows, with room in the cache for them.
   SequenceStep MakeStep(int64_t rows, uint64_t step_number);
   // Takes what came of them.
@@ -132,6 +134,7 @@ class Job {
   bool done_ = false;
   bool recorded_ = false;  // the session knows record_
   uint64_t last_step_ = 0;
+  int64_t missing_bytes_ = 0;
   std::optional<absl::Time> unread_since_;  // the client's queue of events is full
 };
 

@@ -133,7 +133,9 @@ absl::StatusOr<ModelStepStats> Model::Run(const CachePools& pools,
   if (ttt != nullptr) batch.waves = ttt->waves();
   batch.samples = rows.samples;
   stream_->BeginStep(batch);
+  for (const SequenceStep& step : sequences) CopyBlocks(step.delta_copies);
   if (ttt != nullptr) ApplyWaiting(*ttt);
+  for (const SequenceStep& step : sequences) CopyBlocks(step.row_copies);
   if (repeated_rows > 0) {
     RunRepeated(pass);
   } else {
@@ -159,6 +161,10 @@ int64_t Model::RepeatedRows(const Rows& rows) const {
   if (!rows.all_decode() || rows.wants_logprobs) return 0;
   const int64_t padded = backend_.RepeatableRows(rows.count());
   return padded <= std::min(s_.x.rows, kLogitRows) ? padded : 0;
+}
+
+void Model::CopyBlocks(const std::vector<BlockCopy>& copies) {
+  for (const BlockCopy& copy : copies) stream_->CopyOnDevice(copy.to, copy.from, copy.bytes);
 }
 
 void Model::ApplyWaiting(FastWeightStep& fast_weights) {

@@ -91,6 +91,7 @@ class Model {
 
   // The rows, padding included, of a step that is run by Stream::Repeat; 0: it is not.
   int64_t RepeatedRows(const Rows& rows) const;
+  void CopyBlocks(const std::vector<BlockCopy>& copies);
   void ApplyWaiting(FastWeightStep& fast_weights);
   void RunRepeated(const Pass& pass);
   void RunOnce(const Pass& pass, Rows& rows);

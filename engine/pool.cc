@@ -62,18 +62,28 @@ absl::StatusOr<BlockPool> BlockPool::Create(Backend& backend, const PoolShape& s
 }
 
 int32_t BlockPool::Take() {
+  ++held_blocks_;
   if (free_.empty()) {
-    MNEME_CHECK(next_fresh_ < capacity_);
-    return static_cast<int32_t>(next_fresh_++);
+    MNEME_CHECK(static_cast<int64_t>(holders_.size()) < capacity_);
+    holders_.push_back(1);
+    return static_cast<int32_t>(holders_.size() - 1);
   }
   const int32_t block = free_.back();
   free_.pop_back();
+  holders_[static_cast<size_t>(block)] = 1;
   return block;
 }
 
+void BlockPool::Share(int32_t block) {
+  ++holders_[static_cast<size_t>(block)];
+  ++held_blocks_;
+}
+
 void BlockPool::Give(int32_t block) {
-  MNEME_CHECK(block >= 0 && block < next_fresh_);
-  free_.push_back(block);
+  int32_t& holders = holders_[static_cast<size_t>(block)];
+  MNEME_CHECK(holders > 0);
+  --held_blocks_;
+  if (--holders == 0) free_.push_back(block);
 }
 
 }  // namespace mneme

@@ -48,22 +48,28 @@ class MemoryBudget {
   int64_t reserved_bytes_ = 0;
 };
 
-// Equal blocks of one contiguous allocation, so that a block's number is its address. Who takes a
-// block has reserved it in the budget before. One thread.
+// Equal blocks of one contiguous allocation, so that a block's number is its address. A block may
+// have several holders, and counts once for each: so each of them can have a copy of its own at any
+// time. Who becomes a holder has reserved a block in the budget before. One thread.
 class BlockPool {
  public:
   // RESOURCE_EXHAUSTED if the device has not that much.
   static absl::StatusOr<BlockPool> Create(Backend& backend, const PoolShape& shape);
 
-  // A block of unspecified content.
+  // A block of unspecified content, with one holder.
   int32_t Take();
+  // One holder more. Nobody writes to a block that has several.
+  void Share(int32_t block);
+  // One holder less; with the last the block is free.
   void Give(int32_t block);
+  bool IsShared(int32_t block) const { return holders_[static_cast<size_t>(block)] > 1; }
 
   void* Address(int32_t block) const {
     return static_cast<char*>(memory_.data()) + block * block_bytes_;
   }
   int64_t block_bytes() const { return block_bytes_; }
-  int64_t held_blocks() const { return next_fresh_ - static_cast<int64_t>(free_.size()); }
+  // Once for each holder.
+  int64_t held_blocks() const { return held_blocks_; }
 
  private:
   BlockPool(DeviceBuffer memory, const PoolShape& shape)
@@ -72,8 +78,9 @@ class BlockPool {
   DeviceBuffer memory_;
   int64_t block_bytes_;
   int64_t capacity_;
-  int64_t next_fresh_ = 0;     // blocks from here on were never taken
-  std::vector<int32_t> free_;  // given back, the next to be taken last
+  int64_t held_blocks_ = 0;
+  std::vector<int32_t> holders_;  // of the blocks that were ever taken
+  std::vector<int32_t> free_;     // given back, the next to be taken last
 };
 
 }  // namespace mneme

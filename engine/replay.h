@@ -27,6 +27,7 @@ class Replay {
   // it (DESIGN §2.5), unless an update was applied behind it.
   bool DoneAt(const ComputedState& state) const;
   int64_t max_lag_chunks() const { return max_lag_chunks_; }
+  const std::vector<UpdatePoint>& updates() const { return updates_; }
 
  private:
   int64_t end_;  // tokens below are computed again

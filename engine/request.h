@@ -88,7 +88,8 @@ struct SessionUpdate {
 // Where a session is.
 enum class Residence : uint8_t {
   kDevice,     // a request can run at once
-  kRestoring,  // its state is being computed again
+  kRestoring,  // its state is being brought back, or computed again
+  kHost,       // its state is in the host's memory
   kDisk,       // its log has not been read since the start
 };
 
@@ -98,7 +99,7 @@ struct SessionInfo {
   uint64_t position = 0;
   uint64_t version = 0;
   int64_t device_bytes = 0;  // KV pages, fast weights, rows of chunks that are not learnt yet
-  int64_t host_bytes = 0;    // token log and request records
+  int64_t host_bytes = 0;    // token log, request records, and the image of its state
   SessionOptions options;
   absl::Time create_time;
   absl::Time last_used_time;

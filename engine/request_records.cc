@@ -27,6 +27,11 @@ void RequestRecords::Add(std::shared_ptr<RequestRecord> record) {
   if (records_.size() > kMaxRecords) records_.pop_front();
 }
 
+void RequestRecords::ForgetBehind(int64_t position) {
+  std::erase_if(records_,
+                [position](const auto& record) { return record->end_position > position; });
+}
+
 int64_t RequestRecords::size_bytes() const {
   int64_t bytes = 0;
   for (const auto& record : records_) bytes += SizeOfRecord(*record);

@@ -49,6 +49,8 @@ class RequestRecords {
   void Add(std::shared_ptr<RequestRecord> record);
   // Whether `record` itself is here.
   bool Holds(const RequestRecord& record) const { return Find(record.id).get() == &record; }
+  // Forgets those that logged anything behind `position`.
+  void ForgetBehind(int64_t position);
   int64_t size_bytes() const;
 
  private:

@@ -30,6 +30,9 @@ struct WaitingUpdate {
 struct SequenceStep {
   SessionCache* cache = nullptr;
   const ControlLog* controls = nullptr;
+  // Blocks that were shared, in the order of the step's work: ΔW is copied before the updates,
+  // pages and rows of open chunks after them and before the rows.
+  std::vector<BlockCopy> delta_copies, row_copies;
   // In order; all of the step's are applied, in every TTT layer, before any of its rows.
   std::vector<WaitingUpdate> updates;
   std::vector<int32_t> tokens;  // may be empty: updates only, or a draw after `last_hidden`

@@ -36,13 +36,39 @@ void Session::Park(uint32_t epoch, int64_t position) {
 
 void Session::Load(SessionLogs logs) {
   parked_position_.reset();
-  log_ = std::move(logs.tokens);
   const LearningControls latest = controls_.latest();
+  if (!(logs.controls.latest() == latest)) {
+    logs.controls.Set(static_cast<int64_t>(logs.tokens.size()), latest);
+  }
+  Become(std::move(logs));
+}
+
+SessionLogs Session::LogsAt(int64_t position) const {
+  SessionLogs logs = {.tokens = {log_.begin(), log_.begin() + position},
+                      .controls = controls_.Until(position),
+                      .updates = replay_ ? replay_->updates() : state_.update_log().points()};
+  std::erase_if(logs.updates,
+                [position](const UpdatePoint& point) { return point.position > position; });
+  if (open_turn_.value_or(0) <= position) logs.open_turn = open_turn_;
+  return logs;
+}
+
+void Session::RollBack(SessionLogs logs) {
+  const auto position = static_cast<int64_t>(logs.tokens.size());
+  if (!ComputedWithin(position)) state_.Reset();
+  logs.records = std::move(records_);
+  logs.records.ForgetBehind(position);
+  ++epoch_;
+  Become(std::move(logs));
+}
+
+void Session::Become(SessionLogs logs) {
+  log_ = std::move(logs.tokens);
   controls_ = std::move(logs.controls);
-  if (!(controls_.latest() == latest)) controls_.Set(position(), latest);
   open_turn_ = logs.open_turn;
   records_ = std::move(logs.records);
   Replay replay(position(), std::move(logs.updates), controls_.max_lag_chunks(), chunk_);
+  replay_.reset();
   if (!replay.DoneAt(state_)) replay_ = std::move(replay);
 }
 

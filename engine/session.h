@@ -47,6 +47,14 @@ class Session {
   // again; controls that were set since it was parked stay.
   void Load(SessionLogs logs);
   bool loaded() const { return !parked_position_; }
+  // What a loaded session's log was when it ended at `position`, at most its own; without request
+  // records.
+  SessionLogs LogsAt(int64_t position) const;
+  // Goes back to `logs`, of LogsAt, in a new epoch: requests that logged more are forgotten. What
+  // is computed stays if it is of them; else it is given back and to be computed again.
+  void RollBack(SessionLogs logs);
+  // Whether what is computed is of the log up to `position`.
+  bool ComputedWithin(int64_t position) const { return ready() && computed() <= position; }
   // What is to be computed again before anything else is; null: nothing.
   Replay* replay() { return replay_ ? &*replay_ : nullptr; }
   void EndReplay() { replay_.reset(); }
@@ -95,6 +103,8 @@ class Session {
   absl::Time expiry() const;
 
  private:
+  void Become(SessionLogs logs);
+
   const SessionKey key_;
   const int64_t chunk_;  // C; 0 without TTT
   uint32_t epoch_ = 0;

@@ -2,159 +2,10 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
-#include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/status_macros.h"
 
 namespace mneme {
-namespace {
-
-int64_t PagesFor(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
-
-// Tokens whose pages are held at most while a group with `window` computes positions from
-// `computed` up to `end`, the first of its pages being that of `first_position`.
-int64_t PeakTokens(int64_t window, int64_t first_position, int64_t computed, int64_t end,
-                   int64_t max_step_tokens) {
-  const int64_t tokens = end - first_position;
-  if (window == 0) return tokens;
-  // A step holds the window before it, its own rows, and what is left of two pages.
-  return std::min(tokens, window + std::min(max_step_tokens, end - computed) + 2 * kPageTokens);
-}
-
-// The share of `limit_bytes` that a pool gets of which a session of `session_bytes` takes `blocks`.
-int64_t SharedBlocks(int64_t limit_bytes, int64_t session_bytes, int64_t blocks) {
-  return limit_bytes / session_bytes * blocks +
-         limit_bytes % session_bytes * blocks / session_bytes;
-}
-
-}  // namespace
-
-CachePools::CachePools(const ModelConfig& config, const Backend& backend)
-    : kv_heads_(config.num_kv_heads),
-      head_dim_(config.head_dim),
-      hidden_size_(config.hidden_size),
-      intermediate_size_(config.intermediate_size),
-      num_ttt_layers_(config.ttt ? static_cast<int64_t>(config.ttt->layers.size()) : 0),
-      chunk_(config.ttt ? config.ttt->chunk : 0),
-      context_(config.MaxSessionTokens()),
-      kv_dtype_(backend.kv_dtype()),
-      activation_dtype_(backend.activation_dtype()) {
-  for (int layer = 0; layer < config.num_layers; ++layer) {
-    const int64_t window = config.windows[static_cast<size_t>(layer)];
-    auto group = std::find_if(groups_.begin(), groups_.end(),
-                              [window](const KvGroup& g) { return g.window == window; });
-    if (group == groups_.end()) group = groups_.insert(group, KvGroup{window, {}});
-    group_of_layer_.push_back(static_cast<int>(group - groups_.begin()));
-    index_in_group_.push_back(static_cast<int>(group->layers.size()));
-    group->layers.push_back(layer);
-  }
-}
-
-absl::StatusOr<std::unique_ptr<CachePools>> CachePools::Create(const ModelConfig& config,
-                                                               Backend& backend,
-                                                               const CacheOptions& options) {
-  std::unique_ptr<CachePools> pools(new CachePools(config, backend));
-  MNEME_RETURN_IF_ERROR(pools->CreatePools(backend, options));
-  return pools;
-}
-
-int64_t CachePools::SessionBytes(const ModelConfig& config, const Backend& backend, int64_t tokens,
-                                 int64_t max_step_tokens) {
-  const CachePools pools(config, backend);
-  return MemoryBudget(pools.Shapes(backend), 0)
-      .BytesOf(pools.SessionBlocks(tokens, max_step_tokens));
-}
-
-std::vector<PoolShape> CachePools::Shapes(const Backend& backend) const {
-  std::vector<PoolShape> shapes;
-  for (const KvGroup& group : groups_) {
-    shapes.push_back({group.window == 0
-                          ? std::string("keys and values")
-                          : absl::StrCat("keys and values with a window of ", group.window),
-                      static_cast<int64_t>(group.layers.size()) * LayerPageBytes()});
-  }
-  if (num_ttt_layers_ == 0) return shapes;
-  shapes.push_back({"fast weights", backend.DeltaBytes(hidden_size_, intermediate_size_)});
-  shapes.push_back({"open chunks", ChunkTargetOffset(num_ttt_layers_)});
-  return shapes;
-}
-
-BlockCounts CachePools::SessionBlocks(int64_t tokens, int64_t max_step_tokens) const {
-  const int64_t end = std::min(tokens, context_);
-  BlockCounts blocks;
-  for (const KvGroup& group : groups_) {
-    blocks.push_back(PagesFor(PeakTokens(group.window, 0, 0, end, max_step_tokens)));
-  }
-  if (num_ttt_layers_ > 0) blocks.insert(blocks.end(), {num_ttt_layers_, 1});
-  return blocks;
-}
-
-absl::Status CachePools::CreatePools(Backend& backend, const CacheOptions& options) {
-  std::vector<PoolShape> shapes = Shapes(backend);
-  const BlockCounts session = SessionBlocks(options.session_tokens, options.max_step_tokens);
-  const int64_t session_bytes = MemoryBudget(shapes, 0).BytesOf(session);
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    PoolShape& shape = shapes[i];
-    const int64_t blocks = backend.commits_on_touch()
-                               ? options.limit_bytes / shape.block_bytes
-                               : SharedBlocks(options.limit_bytes, session_bytes, session[i]);
-    shape.capacity = std::min<int64_t>(blocks, std::numeric_limits<int32_t>::max());
-    if (shape.capacity == 0) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("one block of session memory for ", shape.name, " takes ", shape.block_bytes,
-                       " bytes, but its share of ", options.limit_bytes,
-                       " has no room for it; raise --cache_bytes"));
-    }
-    MNEME_ASSIGN_OR_RETURN(BlockPool pool, BlockPool::Create(backend, shape));
-    pools_.push_back(std::move(pool));
-  }
-  budget_.emplace(std::move(shapes), options.limit_bytes);
-  return absl::OkStatus();
-}
-
-int64_t CachePools::LayerPageBytes() const {
-  return 2 * kPageTokens * kv_heads_ * head_dim_ * SizeOf(kv_dtype_);
-}
-
-int64_t CachePools::ChunkTargetOffset(int64_t layer) const {
-  return layer * chunk_ * (hidden_size_ + intermediate_size_) * SizeOf(activation_dtype_);
-}
-
-int64_t CachePools::ChunkZOffset(int64_t layer) const {
-  return ChunkTargetOffset(layer) + chunk_ * hidden_size_ * SizeOf(activation_dtype_);
-}
-
-Matrix CachePools::ChunkTarget(void* rows, int64_t layer) const {
-  return {static_cast<char*>(rows) + ChunkTargetOffset(layer), activation_dtype_, chunk_,
-          hidden_size_, hidden_size_};
-}
-
-Matrix CachePools::ChunkZ(void* rows, int64_t layer) const {
-  return {static_cast<char*>(rows) + ChunkZOffset(layer), activation_dtype_, chunk_,
-          intermediate_size_, intermediate_size_};
-}
-
-KvLayer CachePools::LayerKv(int layer) const {
-  const int group = group_of_layer_[static_cast<size_t>(layer)];
-  const BlockPool& pool = pools_[static_cast<size_t>(group)];
-  const int64_t offset = index_in_group_[static_cast<size_t>(layer)] * LayerPageBytes();
-  return {.data = static_cast<char*>(pool.Address(0)) + offset,
-          .dtype = kv_dtype_,
-          .page_stride_bytes = pool.block_bytes(),
-          .page_tokens = kPageTokens,
-          .heads = kv_heads_,
-          .head_dim = head_dim_,
-          .group = group};
-}
-
-int64_t CachePools::held_bytes() const {
-  int64_t bytes = 0;
-  for (const BlockPool& pool : pools_) bytes += pool.held_blocks() * pool.block_bytes();
-  return bytes;
-}
 
 SessionCache::SessionCache(CachePools& pools)
     : pools_(pools),
@@ -163,13 +14,80 @@ SessionCache::SessionCache(CachePools& pools)
       pages_(pools.groups().size()),
       tables_(pools.groups().size()) {}
 
-SessionCache::~SessionCache() {
+SessionCache::~SessionCache() { GiveAll(); }
+
+CacheShape SessionCache::shape() const {
+  CacheShape shape = {.has_deltas = has_deltas(),
+                      .deltas_written = deltas_written_,
+                      .has_open_rows = has_open_rows(),
+                      .waiting_rows = static_cast<int64_t>(waiting_rows_.size())};
+  for (const Pages& pages : pages_) {
+    shape.pages.push_back({pages.first_position, static_cast<int64_t>(pages.blocks.size())});
+  }
+  return shape;
+}
+
+BlockCounts SessionCache::BlocksOf(const CacheShape& shape) const {
+  BlockCounts blocks;
+  for (const CacheShape::Pages& pages : shape.pages) blocks.push_back(pages.count);
+  if (pools_.num_ttt_layers_ == 0) return blocks;
+  blocks.push_back(shape.has_deltas ? pools_.num_ttt_layers_ : 0);
+  blocks.push_back(shape.waiting_rows + (shape.has_open_rows ? 1 : 0));
+  return blocks;
+}
+
+bool SessionCache::TakeAll(const CacheShape& shape) {
+  MNEME_CHECK(held_bytes() == 0);
+  if (!Reserve(BlocksOf(shape))) return false;
+  for (size_t g = 0; g < pages_.size(); ++g) {
+    pages_[g].first_position = shape.pages[g].first_position;
+    for (int64_t i = 0; i < shape.pages[g].count; ++i) pages_[g].blocks.push_back(Take(g));
+  }
+  RefreshTables();
+  if (shape.has_deltas) TakeDeltas();
+  deltas_written_ = shape.deltas_written;
+  for (int64_t i = 0; i < shape.waiting_rows; ++i) {
+    waiting_rows_.push_back(Take(pools_.chunk_pool()));
+  }
+  if (shape.has_open_rows) TakeOpenRows();
+  ReleaseUnused();
+  return true;
+}
+
+bool SessionCache::ShareAll(const SessionCache& other) {
+  MNEME_CHECK(held_bytes() == 0);
+  if (!Reserve(other.held_)) return false;
+  pages_ = other.pages_;
+  for (size_t g = 0; g < pages_.size(); ++g) {
+    for (const int32_t block : pages_[g].blocks) Share(g, block);
+  }
+  RefreshTables();
+  for (const int32_t block : other.delta_blocks_) {
+    delta_blocks_.push_back(Share(pools_.delta_pool(), block));
+  }
+  RefreshDeltas();
+  deltas_written_ = other.deltas_written_;
+  for (const int32_t block : other.waiting_rows_) {
+    waiting_rows_.push_back(Share(pools_.chunk_pool(), block));
+  }
+  if (other.has_open_rows()) open_rows_ = Share(pools_.chunk_pool(), other.open_rows_);
+  ReleaseUnused();
+  return true;
+}
+
+void SessionCache::GiveAll() {
   TruncatePages(0);
+  for (Pages& pages : pages_) pages.first_position = 0;
+  RefreshTables();
   for (const int32_t block : delta_blocks_) Give(pools_.delta_pool(), block);
+  delta_blocks_.clear();
+  RefreshDeltas();
+  deltas_written_ = false;
   if (has_open_rows()) GiveOpenRows();
   for (const int32_t block : waiting_rows_) Give(pools_.chunk_pool(), block);
+  waiting_rows_.clear();
   MNEME_CHECK(held_bytes() == 0);
-  pools_.budget().Release(reserved_);
+  ReleaseUnused();
 }
 
 BlockCounts SessionCache::PeakBlocks(int64_t computed, int64_t logged_end, int64_t provisional_end,
@@ -195,9 +113,18 @@ bool SessionCache::Covers(const BlockCounts& blocks) const {
   return std::equal(blocks.begin(), blocks.end(), reserved_.begin(), std::less_equal<>());
 }
 
-bool SessionCache::Reserve(const BlockCounts& blocks) {
+BlockCounts SessionCache::MissingBlocks(const BlockCounts& blocks) const {
   BlockCounts more(blocks.size(), 0);
   for (size_t i = 0; i < more.size(); ++i) more[i] = std::max<int64_t>(blocks[i] - reserved_[i], 0);
+  return more;
+}
+
+int64_t SessionCache::MissingBytes(const BlockCounts& blocks) const {
+  return budget().BytesOf(MissingBlocks(blocks));
+}
+
+bool SessionCache::Reserve(const BlockCounts& blocks) {
+  const BlockCounts more = MissingBlocks(blocks);
   if (!pools_.budget().Reserve(more)) return false;
   for (size_t i = 0; i < more.size(); ++i) reserved_[i] += more[i];
   leased_ = true;
@@ -218,9 +145,27 @@ int32_t SessionCache::Take(size_t pool) {
   return pools_.pools_[pool].Take();
 }
 
+int32_t SessionCache::Share(size_t pool, int32_t block) {
+  ++held_[pool];
+  MNEME_CHECK(held_[pool] <= reserved_[pool]);
+  pools_.pools_[pool].Share(block);
+  return block;
+}
+
 void SessionCache::Give(size_t pool, int32_t block) {
   pools_.pools_[pool].Give(block);
   --held_[pool];
+}
+
+void SessionCache::Own(size_t pool, int32_t* block, std::vector<BlockCopy>* copies) {
+  BlockPool& blocks = pools_.pools_[pool];
+  if (!blocks.IsShared(*block)) return;
+  blocks.Give(*block);
+  const int32_t own = blocks.Take();
+  if (copies != nullptr) {
+    copies->push_back({blocks.Address(own), blocks.Address(*block), blocks.block_bytes()});
+  }
+  *block = own;
 }
 
 void SessionCache::ExtendPages(int64_t end_position) {
@@ -228,6 +173,15 @@ void SessionCache::ExtendPages(int64_t end_position) {
     Pages& pages = pages_[g];
     const auto wanted = static_cast<size_t>(PagesFor(end_position - pages.first_position));
     while (pages.blocks.size() < wanted) pages.blocks.push_back(Take(g));
+  }
+  RefreshTables();
+}
+
+void SessionCache::OwnPages(int64_t first_position, std::vector<BlockCopy>* copies) {
+  for (size_t g = 0; g < pages_.size(); ++g) {
+    Pages& pages = pages_[g];
+    const auto first = static_cast<size_t>((first_position - pages.first_position) / kPageTokens);
+    for (size_t i = first; i < pages.blocks.size(); ++i) Own(g, &pages.blocks[i], copies);
   }
   RefreshTables();
 }
@@ -271,11 +225,25 @@ void SessionCache::TakeDeltas() {
   MNEME_CHECK(deltas_.empty());
   for (int64_t layer = 0; layer < pools_.num_ttt_layers_; ++layer) {
     delta_blocks_.push_back(Take(pools_.delta_pool()));
-    deltas_.push_back(mutable_delta(layer));
+  }
+  RefreshDeltas();
+}
+
+void SessionCache::OwnDeltas(std::vector<BlockCopy>* copies) {
+  for (int32_t& block : delta_blocks_) {
+    Own(pools_.delta_pool(), &block, deltas_written_ ? copies : nullptr);
+  }
+  RefreshDeltas();
+}
+
+void SessionCache::RefreshDeltas() {
+  deltas_.clear();
+  for (size_t layer = 0; layer < delta_blocks_.size(); ++layer) {
+    deltas_.push_back(delta(static_cast<int64_t>(layer)));
   }
 }
 
-void* SessionCache::mutable_delta(int64_t layer) {
+void* SessionCache::delta(int64_t layer) const {
   return pools_.pools_[pools_.delta_pool()].Address(delta_blocks_[static_cast<size_t>(layer)]);
 }
 
@@ -286,6 +254,10 @@ bool SessionCache::can_take_open_rows() const {
 void SessionCache::TakeOpenRows() {
   MNEME_CHECK(!has_open_rows());
   open_rows_ = Take(pools_.chunk_pool());
+}
+
+void SessionCache::OwnOpenRows(std::vector<BlockCopy>* copies) {
+  if (has_open_rows()) Own(pools_.chunk_pool(), &open_rows_, copies);
 }
 
 void SessionCache::GiveOpenRows() {

@@ -7,90 +7,42 @@
 // rest.
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "engine/config.h"
+#include "engine/cache_pools.h"
 #include "engine/pool.h"
 #include "kernels/backend.h"
 
 namespace mneme {
 
-// Positions in a KV page.
-inline constexpr int64_t kPageTokens = 16;
+// Which blocks a cache holds, without their content.
+struct CacheShape {
+  struct Pages {
+    int64_t first_position = 0;
+    int64_t count = 0;
 
-// Layers whose sliding window is the same: they need and free pages together.
-struct KvGroup {
-  int64_t window = 0;  // 0: full attention
-  std::vector<int> layers;
+    friend bool operator==(const Pages&, const Pages&) = default;
+  };
+
+  std::vector<Pages> pages;  // one for each KV group
+  bool has_deltas = false;
+  bool deltas_written = false;
+  bool has_open_rows = false;
+  int64_t waiting_rows = 0;
+
+  friend bool operator==(const CacheShape&, const CacheShape&) = default;
 };
 
-// How much memory the pools get, and by what it is divided among them.
-struct CacheOptions {
-  int64_t limit_bytes = 0;  // of all sessions together
-  // Where memory is taken up by being allocated, each pool gets the share that it has of a
-  // session of so many tokens. Elsewhere any pool may fill the limit.
-  int64_t session_tokens = 4096;
-  int64_t max_step_tokens = 512;
+// Content that a block needs before it is used: it was shared, and is to be written.
+struct BlockCopy {
+  void* to = nullptr;          // device
+  const void* from = nullptr;  // device
+  int64_t bytes = 0;
 };
 
-// The pools of one engine and the layout of their blocks: first those of the KV groups, a block
-// being a page of all the group's layers; with TTT then that of ΔW, a block being one layer's, and
-// that of chunks, a block being the rows of all layers. One thread. Must outlive its sessions'
-// caches and be outlived by the backend.
-class CachePools {
- public:
-  // RESOURCE_EXHAUSTED if the limit does not give every pool a block, or the device has not that
-  // much.
-  static absl::StatusOr<std::unique_ptr<CachePools>> Create(const ModelConfig& config,
-                                                            Backend& backend,
-                                                            const CacheOptions& options);
-  // Bytes that a session of `tokens` which learns holds at most, computed in steps of up to
-  // `max_step_tokens` rows.
-  static int64_t SessionBytes(const ModelConfig& config, const Backend& backend, int64_t tokens,
-                              int64_t max_step_tokens);
-
-  const std::vector<KvGroup>& groups() const { return groups_; }
-  // Where layer `layer` finds its keys and values in the pages of its group.
-  KvLayer LayerKv(int layer) const;
-
-  int64_t num_ttt_layers() const { return num_ttt_layers_; }
-  int64_t chunk() const { return chunk_; }  // C; 0 without TTT
-  // Where a TTT layer's rows t [C, d] and z [C, f] begin in a chunk's block, in bytes.
-  int64_t ChunkTargetOffset(int64_t layer) const;
-  int64_t ChunkZOffset(int64_t layer) const;
-  // These rows of the block `rows`, in the activation dtype.
-  Matrix ChunkTarget(void* rows, int64_t layer) const;
-  Matrix ChunkZ(void* rows, int64_t layer) const;
-  MemoryBudget& budget() { return *budget_; }
-  // Of blocks that are taken now.
-  int64_t held_bytes() const;
-
- private:
-  friend class SessionCache;
-
-  CachePools(const ModelConfig& config, const Backend& backend);
-  // Name and size of each pool's blocks.
-  std::vector<PoolShape> Shapes(const Backend& backend) const;
-  BlockCounts SessionBlocks(int64_t tokens, int64_t max_step_tokens) const;
-  absl::Status CreatePools(Backend& backend, const CacheOptions& options);
-  int64_t LayerPageBytes() const;  // one layer's K and V of a page
-  size_t delta_pool() const { return groups_.size(); }
-  size_t chunk_pool() const { return groups_.size() + 1; }
-
-  const int64_t kv_heads_, head_dim_, hidden_size_, intermediate_size_;
-  const int64_t num_ttt_layers_, chunk_, context_;
-  const DType kv_dtype_, activation_dtype_;
-  std::vector<KvGroup> groups_;
-  std::vector<int> group_of_layer_, index_in_group_;  // [num_layers]
-  std::optional<MemoryBudget> budget_;
-  std::vector<BlockPool> pools_;
-};
-
-// One session's blocks. One thread; gives everything back when destroyed.
+// One session's blocks. Those that other sessions share are never written: before that the cache
+// takes blocks of its own instead (Own…). One thread; gives everything back when destroyed.
 class SessionCache {
  public:
   explicit SessionCache(CachePools& pools);
@@ -113,8 +65,20 @@ class SessionCache {
   // Ends the lease: reserves just what is held, now and when chunks' rows are given back.
   void ReleaseUnused();
   const MemoryBudget& budget() const { return *pools_.budget_; }
+  // What of `blocks` is not reserved yet.
+  int64_t MissingBytes(const BlockCounts& blocks) const;
   int64_t held_bytes() const { return budget().BytesOf(held_); }
   int64_t reserved_bytes() const { return budget().BytesOf(reserved_); }
+
+  // --- All of it. ---
+  CacheShape shape() const;
+  // Takes blocks of unspecified content so that the cache, which holds nothing, has this shape;
+  // false, and nothing taken, if the budget has not that much.
+  bool TakeAll(const CacheShape& shape);
+  // Likewise, sharing the blocks of `other`, a cache of the same pools.
+  bool ShareAll(const SessionCache& other);
+  // Holds nothing afterwards, and has reserved nothing.
+  void GiveAll();
 
   // --- KV pages. ---
   // Takes pages for every position below `end_position`.
@@ -123,6 +87,8 @@ class SessionCache {
   void TruncatePages(int64_t end_position);
   // Gives back the pages that no position from `next_position` on can see.
   void RecyclePages(int64_t next_position);
+  // Makes the pages into which positions from `first_position` on are written its own.
+  void OwnPages(int64_t first_position, std::vector<BlockCopy>* copies);
   // One for each group; valid until the next change.
   absl::Span<const PageTable> page_tables() const { return tables_; }
 
@@ -132,7 +98,9 @@ class SessionCache {
   void TakeDeltas();
   // One for each TTT layer, or none. They hold something once they are written.
   absl::Span<const void* const> deltas() const { return deltas_; }
-  void* mutable_delta(int64_t layer);
+  // Before updates. What is not written yet needs no copy.
+  void OwnDeltas(std::vector<BlockCopy>* copies);
+  void* delta(int64_t layer) const;
   // False while ΔW = 0 in all layers.
   bool deltas_written() const { return deltas_written_; }
   void MarkDeltasWritten() { deltas_written_ = true; }
@@ -142,10 +110,14 @@ class SessionCache {
   // Whether a block for them is reserved and not held.
   bool can_take_open_rows() const;
   void TakeOpenRows();
+  // Before more rows are kept in the block.
+  void OwnOpenRows(std::vector<BlockCopy>* copies);
   void GiveOpenRows();
   void* open_rows() const;  // the block
   // The open chunk has closed: its block is the last of those that wait. Returns it.
   void* KeepOpenRowsWaiting();
+  // The `index`-th block that waits.
+  void* waiting_rows(size_t index) const { return ChunkBlock(waiting_rows_[index]); }
   // Gives back the first `count` blocks that wait.
   void GiveWaitingRows(int64_t count);
 
@@ -157,8 +129,15 @@ class SessionCache {
 
   void* ChunkBlock(int32_t block) const;
   int32_t Take(size_t pool);
+  int32_t Share(size_t pool, int32_t block);
   void Give(size_t pool, int32_t block);
+  // A block of its own instead of `*block`, if others hold that too; its content is copied if
+  // `copies` is not null.
+  void Own(size_t pool, int32_t* block, std::vector<BlockCopy>* copies);
+  BlockCounts BlocksOf(const CacheShape& shape) const;
+  BlockCounts MissingBlocks(const BlockCounts& blocks) const;
   void RefreshTables();
+  void RefreshDeltas();
 
   CachePools& pools_;
   BlockCounts reserved_, held_;

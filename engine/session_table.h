@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,7 +27,10 @@ class SessionTable {
   Session* Add(const SessionKey& key, SessionOptions options, absl::Time create_time);
   // NOT_FOUND: an unknown session is never created silently.
   absl::StatusOr<Session*> Find(const SessionKey& key) const;
-  void Erase(const SessionKey& key) { sessions_.erase(key); }
+  // Hands over the session, which must be there.
+  std::unique_ptr<Session> Remove(const SessionKey& key) {
+    return std::move(sessions_.extract(key).mapped());
+  }
 
   // The tenant's sessions with ids greater than `after`, at most `limit`, by id.
   std::vector<Session*> List(const std::string& tenant, const std::string& after, int limit) const;

@@ -35,11 +35,13 @@ struct EngineLoad {
   int64_t device_bytes_used = 0;
   int64_t device_bytes_reserved = 0;
   int64_t device_bytes_limit = 0;
-  int64_t idle_sessions = 0;  // hold device memory, but have no request in flight
-  int64_t idle_bytes = 0;     // theirs: what would be free if they left the device
-  int64_t host_bytes = 0;
+  int64_t idle_sessions = 0;          // hold device memory, but have no request in flight
+  int64_t idle_bytes = 0;             // theirs: what would be free if they left the device
+  int64_t host_bytes = 0;             // of token logs and request records
+  int64_t host_cache_bytes_used = 0;  // by images of sessions that are parked or move
+  int64_t host_cache_bytes_limit = 0;
 
-  int64_t parked_sessions = 0;      // of sessions: lie on the disk
+  int64_t parked_sessions = 0;      // of sessions: in the host's memory, or on the disk
   int64_t log_pending_batches = 0;  // that the disk has not taken yet
   bool log_writable = true;
 
@@ -57,6 +59,9 @@ class StatsSink {
   virtual void OnChunksClosed(int64_t /*chunks*/) {}
   virtual void OnFirstToken(absl::Duration /*since_arrival*/) {}
   virtual void OnNextToken(absl::Duration /*since_last_token*/) {}
+  // A session's state has left the device for the host's memory, or has come back.
+  virtual void OnParked(int64_t /*bytes*/, absl::Duration /*time*/) {}
+  virtual void OnUnparked(int64_t /*bytes*/, absl::Duration /*time*/) {}
 };
 
 }  // namespace mneme

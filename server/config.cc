@@ -170,6 +170,13 @@ void AddLimitFlags(CLI::App& app, ServerConfig& config) {
                  "Length of a typical session: on cuda the session memory is divided between keys "
                  "and values, fast weights and open chunks as one of this length needs them")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
+  app.add_option("--host_cache_bytes", config.engine.host_cache_bytes,
+                 "Host memory, taken at the start, for the states of idle sessions that make room "
+                 "on the device; 0: none, idle sessions stay there")
+      ->transform(CLI::AsSizeValue(true));
+  app.add_option("--tenant_host_cache_bytes", config.engine.tenant_host_cache_bytes,
+                 "How much of it one tenant's sessions may take; 0: all")
+      ->transform(CLI::AsSizeValue(true));
   app.add_option("--max_message_bytes", config.max_message_bytes,
                  "Largest gRPC message accepted, such as 4MiB")
       ->transform(CLI::AsSizeValue(true) &

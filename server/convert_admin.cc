@@ -105,7 +105,8 @@ void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   for (const TenantLoad& tenant : load.tenants) ToProto(tenant, proto->add_tenants());
   proto->set_device_bytes_used(static_cast<uint64_t>(load.device_bytes_used));
   proto->set_device_bytes_limit(static_cast<uint64_t>(load.device_bytes_limit));
-  proto->set_host_bytes_used(static_cast<uint64_t>(load.host_bytes));
+  proto->set_host_bytes_limit(static_cast<uint64_t>(load.host_cache_bytes_limit));
+  proto->set_host_bytes_used(static_cast<uint64_t>(load.host_bytes + load.host_cache_bytes_used));
 }
 
 }  // namespace mneme

@@ -1,6 +1,7 @@
 #include "server/convert_session.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -152,6 +153,9 @@ void SetResidence(Residence residence, v1::Session* proto) {
     case Residence::kRestoring:
       proto->set_state(v1::SESSION_STATE_RESTORING);
       return proto->set_tier(v1::TIER_DEVICE);
+    case Residence::kHost:
+      proto->set_state(v1::SESSION_STATE_PARKED);
+      return proto->set_tier(v1::TIER_HOST);
     case Residence::kDisk:
       proto->set_state(v1::SESSION_STATE_PARKED);
       return proto->set_tier(v1::TIER_DISK);
@@ -159,6 +163,10 @@ void SetResidence(Residence residence, v1::Session* proto) {
 }
 
 }  // namespace
+
+int64_t ToPosition(uint64_t position) {
+  return static_cast<int64_t>(std::min<uint64_t>(position, std::numeric_limits<int64_t>::max()));
+}
 
 absl::Status RequireSessionId(const std::string& id) {
   return id.empty() ? InvalidField("session_id", "session_id is missing") : absl::OkStatus();

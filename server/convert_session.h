@@ -19,6 +19,8 @@ absl::Status RequireSessionId(const std::string& id);
 // of controls are the engine's to check.
 absl::StatusOr<SessionOptions> ToSessionOptions(const v1::CreateSessionRequest& request);
 
+// A position in a session's log; what no log can hold becomes the largest there is.
+int64_t ToPosition(uint64_t position);
 // What an UpdateSession changes: what its mask names.
 // INVALID_ARGUMENT for a mask that is empty or names a path that does not exist.
 absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request);

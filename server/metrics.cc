@@ -80,7 +80,7 @@ void AddTenants(const std::vector<TenantLoad>& tenants,
 void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& families) {
   families.push_back(Gauge("mneme_sessions", "Sessions held.", load.sessions));
   families.push_back(Gauge("mneme_parked_sessions",
-                           "Sessions on the disk, that no request has used since the start.",
+                           "Sessions whose state is in the host's memory, or on the disk.",
                            load.parked_sessions));
   families.push_back(Gauge("mneme_log_pending_batches",
                            "Batches of the session log that the disk has not taken yet.",
@@ -113,6 +113,10 @@ void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& fami
                             {"reserved", static_cast<double>(load.device_bytes_reserved)},
                             {"limit", static_cast<double>(load.device_bytes_limit)},
                             {"idle", static_cast<double>(load.idle_bytes)}}));
+  families.push_back(Gauge("mneme_host_cache_bytes",
+                           "Host memory for the states of parked sessions.",
+                           {{"used", static_cast<double>(load.host_cache_bytes_used)},
+                            {"limit", static_cast<double>(load.host_cache_bytes_limit)}}));
   AddTenants(load.tenants, families);
   families.push_back(Gauge("mneme_host_bytes", "Host memory for token logs and request records.",
                            load.host_bytes));
@@ -166,7 +170,16 @@ Metrics::Metrics(const Clock& clock)
                                         kLongTimes)),
       next_token_seconds_(AddHistogram(*registry_, "mneme_time_between_tokens_seconds",
                                        "Time from one token of a Generate to the next.",
-                                       kShortTimes)) {
+                                       kShortTimes)),
+      moved_bytes_(BuildCounter()
+                       .Name("mneme_state_moved_bytes_total")
+                       .Help("Bytes of sessions' states that left the device (park) or came back "
+                             "(unpark).")
+                       .Register(*registry_)),
+      move_seconds_(BuildHistogram()
+                        .Name("mneme_state_move_seconds")
+                        .Help("Time that a session's state took to leave the device or come back.")
+                        .Register(*registry_)) {
   BuildGauge()
       .Name("mneme_build_info")
       .Help("1, labelled with the server's version.")
@@ -205,6 +218,15 @@ void Metrics::OnFirstToken(absl::Duration since_arrival) {
 
 void Metrics::OnNextToken(absl::Duration since_last_token) {
   next_token_seconds_.Observe(absl::ToDoubleSeconds(since_last_token));
+}
+
+void Metrics::OnParked(int64_t bytes, absl::Duration time) { CountMove("park", bytes, time); }
+
+void Metrics::OnUnparked(int64_t bytes, absl::Duration time) { CountMove("unpark", bytes, time); }
+
+void Metrics::CountMove(const std::string& kind, int64_t bytes, absl::Duration time) {
+  moved_bytes_.Add({{"kind", kind}}).Increment(static_cast<double>(bytes));
+  move_seconds_.Add({{"kind", kind}}, kShortTimes).Observe(absl::ToDoubleSeconds(time));
 }
 
 std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {

@@ -38,6 +38,8 @@ class Metrics final : public StatsSink {
   void OnChunksClosed(int64_t chunks) override;
   void OnFirstToken(absl::Duration since_arrival) override;
   void OnNextToken(absl::Duration since_last_token) override;
+  void OnParked(int64_t bytes, absl::Duration time) override;
+  void OnUnparked(int64_t bytes, absl::Duration time) override;
 
   // Over the last ten seconds.
   double tokens_in_per_second() const { return rate_in_.PerSecond(clock_.Now()); }
@@ -46,6 +48,8 @@ class Metrics final : public StatsSink {
   std::shared_ptr<prometheus::Collectable> collectable() const { return registry_; }
 
  private:
+  void CountMove(const std::string& kind, int64_t bytes, absl::Duration time);
+
   const Clock& clock_;
   RateMeter rate_in_;
   RateMeter rate_out_;
@@ -61,6 +65,8 @@ class Metrics final : public StatsSink {
   prometheus::Histogram& step_rows_;
   prometheus::Histogram& first_token_seconds_;
   prometheus::Histogram& next_token_seconds_;
+  prometheus::Family<prometheus::Counter>& moved_bytes_;
+  prometheus::Family<prometheus::Histogram>& move_seconds_;
 };
 
 // What an engine holds at the moment of the scrape, and what the process takes. Without the

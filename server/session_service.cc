@@ -1,6 +1,8 @@
 #include "server/session_service.h"
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "server/auth.h"
@@ -121,15 +123,36 @@ grpc::ServerUnaryReactor* SessionService::Refuse(grpc::CallbackServerContext* ca
 }
 
 grpc::ServerUnaryReactor* SessionService::ForkSession(grpc::CallbackServerContext* call,
-                                                      const v1::ForkSessionRequest* /*request*/,
-                                                      v1::Session* /*response*/) {
-  return Refuse(call, "ForkSession");
+                                                      const v1::ForkSessionRequest* request,
+                                                      v1::Session* response) {
+  auto unary = UnaryCall::Start(context_, *call, "ForkSession");
+  unary->record().session_id = request->session_id();
+  const absl::Status status = RequireSessionId(request->session_id());
+  if (!status.ok()) return unary->Finish(status);
+  if (request->has_new_session_id()) {
+    const absl::Status valid = ValidateSessionId(request->new_session_id());
+    if (!valid.ok()) {
+      return unary->Finish(InvalidField("new_session_id", std::string(valid.message())));
+    }
+  }
+  std::optional<int64_t> at_position;
+  if (request->has_at_position()) at_position = ToPosition(request->at_position());
+  context_.engine.ForkSession({unary->tenant(), request->session_id()}, request->new_session_id(),
+                              at_position, AnswerWith(context_, unary, response));
+  return unary->reactor();
 }
 
-grpc::ServerUnaryReactor* SessionService::RollbackSession(
-    grpc::CallbackServerContext* call, const v1::RollbackSessionRequest* /*request*/,
-    v1::Session* /*response*/) {
-  return Refuse(call, "RollbackSession");
+grpc::ServerUnaryReactor* SessionService::RollbackSession(grpc::CallbackServerContext* call,
+                                                          const v1::RollbackSessionRequest* request,
+                                                          v1::Session* response) {
+  auto unary = UnaryCall::Start(context_, *call, "RollbackSession");
+  unary->record().session_id = request->session_id();
+  const absl::Status status = RequireSessionId(request->session_id());
+  if (!status.ok()) return unary->Finish(status);
+  context_.engine.RollbackSession({unary->tenant(), request->session_id()},
+                                  ToPosition(request->to_position()),
+                                  AnswerWith(context_, unary, response));
+  return unary->reactor();
 }
 
 grpc::ServerUnaryReactor* SessionService::CheckpointSession(

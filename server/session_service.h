@@ -6,8 +6,8 @@
 
 namespace mneme {
 
-// mneme.v1.SessionService. Fork, Rollback, Checkpoint, Export, Import and Inspect answer
-// UNIMPLEMENTED. `context` must outlive it.
+// mneme.v1.SessionService. Checkpoint, Export, Import and Inspect answer UNIMPLEMENTED. `context`
+// must outlive it.
 class SessionService final : public v1::SessionService::CallbackService {
  public:
   explicit SessionService(const ServiceContext& context) : context_(context) {}

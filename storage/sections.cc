@@ -33,6 +33,8 @@ const char* NameOfKind(SectionKind kind) {
       return "metadata";
     case SectionKind::kLog:
       return "log";
+    case SectionKind::kState:
+      return "state";
   }
   return "unknown";
 }

@@ -36,6 +36,7 @@ enum class SectionKind : uint32_t {
   kSampler = 7,        // the sampler's state
   kMetadata = 8,       // archives: of the session
   kLog = 9,            // archives: tokens, controls, updates
+  kState = 10,         // which of the above a computed state consists of, and their shapes
 };
 
 // Such as "delta[3]", for messages.

@@ -1,6 +1,7 @@
 #include "engine/durability/journal.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "engine/durability/stored_session.h"
 
@@ -58,12 +59,29 @@ void Journal::OnLoaded(const Session& session, const SessionLogs& logs) {
   logged->open_turn = logs.open_turn;
 }
 
-void Journal::Create(const Session& session) {
-  auto logged = std::make_shared<LoggedSession>(LoggedSession{.id = StoreId::Random()});
+void Journal::Create(const Session& session, absl::Span<const UpdatePoint> updates) {
+  auto logged = std::make_shared<LoggedSession>(
+      LoggedSession{.id = StoreId::Random(), .updates = updates.size()});
   sessions_[&session] = logged;
   batch_.emplace_back(CreateSession{logged->id, MetadataOf(session, log_meaning_)});
-  Collect(session, logged.get(), nullptr,
-          ControlsSet{.position = 0, .controls = ToStored(session.controls().latest())});
+  std::vector<SessionEvent> events;
+  for (const auto& [position, controls] : session.controls().entries()) {
+    events.emplace_back(ControlsSet{.position = position, .controls = ToStored(controls)});
+  }
+  for (const UpdatePoint& point : updates) {
+    events.emplace_back(UpdateApplied{.chunk = point.chunk, .position = point.position});
+  }
+  Collect(session, logged.get(), nullptr, std::move(events));
+}
+
+void Journal::RollBack(const Session& session, size_t updates) {
+  LoggedSession* logged = FindLogged(session);
+  if (logged == nullptr) return;
+  logged->position = session.position();
+  logged->updates = updates;
+  logged->open_turn = session.open_turn();
+  Collect(session, logged, nullptr,
+          {RolledBack{.position = session.position(), .epoch = session.epoch()}});
 }
 
 void Journal::Update(const Session& session, bool controls) {
@@ -72,8 +90,8 @@ void Journal::Update(const Session& session, bool controls) {
   in_batch_.push_back(sessions_[&session]);
   if (!controls) return;
   Collect(session, logged, nullptr,
-          ControlsSet{.position = session.position(),
-                      .controls = ToStored(session.controls().latest())});
+          {ControlsSet{.position = session.position(),
+                       .controls = ToStored(session.controls().latest())}});
 }
 
 void Journal::Delete(const Session& session) {
@@ -108,7 +126,7 @@ LoggedSession* Journal::FindLogged(const Session& session) {
 
 void Journal::Collect(const Session& session, LoggedSession* logged,
                       const std::shared_ptr<const RequestRecord>& request,
-                      std::optional<SessionEvent> last) {
+                      std::vector<SessionEvent> more) {
   std::vector<SessionEvent> events;
   if (session.loaded()) {
     AddTokens(session, logged, &events);
@@ -117,7 +135,7 @@ void Journal::Collect(const Session& session, LoggedSession* logged,
     // A request of which nothing is logged leaves no record.
     if (request && session.records().Holds(*request)) AddRequest(request, logged, &events);
   }
-  if (last) events.push_back(*std::move(last));
+  std::move(more.begin(), more.end(), std::back_inserter(events));
   if (events.empty()) return;
   batch_.emplace_back(LogEvents{.id = logged->id,
                                 .epoch = session.epoch(),

@@ -42,7 +42,10 @@ class Journal {
   void Adopt(const Session& session, const StoreId& id);
   // A session that is loaded: the log has it as it is.
   void OnLoaded(const Session& session, const SessionLogs& logs);
-  void Create(const Session& session);
+  // A new session, to whose log `updates` belong; those of a fork may be yet to be computed.
+  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  // It was rolled back; so many updates are left in its log.
+  void RollBack(const Session& session, size_t updates);
   // Its labels, its time to live or, with `controls`, its controls were set.
   void Update(const Session& session, bool controls);
   void Delete(const Session& session);
@@ -56,10 +59,10 @@ class Journal {
 
  private:
   LoggedSession* FindLogged(const Session& session);
-  // Adds what has happened to it, and `last`, to the batch.
+  // Adds what has happened to it, and `more`, to the batch.
   void Collect(const Session& session, LoggedSession* logged,
                const std::shared_ptr<const RequestRecord>& request,
-               std::optional<SessionEvent> last = std::nullopt);
+               std::vector<SessionEvent> more = {});
 
   const uint64_t log_meaning_;
   std::unordered_map<const Session*, std::shared_ptr<LoggedSession>> sessions_;

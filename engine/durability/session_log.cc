@@ -82,8 +82,12 @@ void SessionLog::ListInto(SessionTable* sessions) {
   }
 }
 
-void SessionLog::Create(const Session& session) {
-  if (store_) journal_.Create(session);
+void SessionLog::Create(const Session& session, absl::Span<const UpdatePoint> updates) {
+  if (store_) journal_.Create(session, updates);
+}
+
+void SessionLog::RollBack(const Session& session, size_t updates) {
+  if (store_) journal_.RollBack(session, updates);
 }
 
 void SessionLog::Update(const Session& session, bool controls) {

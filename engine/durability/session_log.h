@@ -55,7 +55,8 @@ class SessionLog {
   void ListInto(SessionTable* sessions);
 
   // --- What happens to sessions; see Journal. ---
-  void Create(const Session& session);
+  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  void RollBack(const Session& session, size_t updates);
   void Update(const Session& session, bool controls);
   void Delete(const Session& session);
   void Note(const Session& session, std::shared_ptr<const RequestRecord> request);

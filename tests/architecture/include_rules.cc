@@ -42,13 +42,14 @@ tokenizer/
 pool
 sampler stop_matcher text_stream
 weights random_weights
-session session_cache computed_state request_records sequence_step control_log update_log replay
+session session_cache cache_pools computed_state request_records sequence_step control_log update_log replay
+tiers/
 fast_weights
 session_table update_queue
 durability/
 scheduling/
 model
-engine engine_loop engine_loop_sessions job job_queues append_job generate_job restore_job input_resolver
+engine engine_loop engine_loop_history engine_loop_memory engine_loop_sessions job job_queues append_job generate_job restore_job input_resolver
 )";
 
 // The units of storage, likewise.

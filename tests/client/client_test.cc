@@ -57,6 +57,16 @@ TEST_F(ClientTest, SaysThatACallIsNotThere) {
   EXPECT_THAT(result.err, HasSubstr("mneme: UNIMPLEMENTED"));
 }
 
+TEST_F(ClientTest, SessionsAreForkedAndRolledBack) {
+  Run({"sessions", "create", "reader"});
+  EXPECT_EQ(Run({"sessions", "fork", "reader", "what-if", "--at", "7"}).out, "what-if\n");
+  EXPECT_EQ(nlohmann::json::parse(Run({"sessions", "get", "what-if"}).out)["position"], "7");
+  const RunResult back = Run({"sessions", "rollback", "what-if", "5"});
+  EXPECT_EQ(nlohmann::json::parse(back.out)["position"], "5");
+  EXPECT_NE(Run({"sessions", "rollback", "what-if"}).exit_code, 0) << "to which position?";
+  EXPECT_EQ(Run({"sessions", "fork", "nobody", "x"}).exit_code, 1);
+}
+
 TEST_F(ClientTest, SessionsAreMadeShownFrozenAndDeleted) {
   const RunResult created =
       Run({"sessions", "create", "reader", "--label", "book=emma", "--ttl", "60"});

@@ -139,6 +139,30 @@ class RecallService::Impl : public v1::SessionService::Service,
     return grpc::Status::OK;
   }
 
+  // A fork has read all that its parent has, whatever its position.
+  grpc::Status ForkSession(grpc::ServerContext*, const v1::ForkSessionRequest* request,
+                           v1::Session* response) override {
+    std::lock_guard lock(mutex_);
+    const auto found = states_.find(request->session_id());
+    if (found == states_.end()) return NotFound(request->session_id());
+    State& fork = states_[request->new_session_id()] = found->second;
+    fork.session.set_session_id(request->new_session_id());
+    if (request->has_at_position()) fork.session.set_position(request->at_position());
+    *response = fork.session;
+    return grpc::Status::OK;
+  }
+
+  // Sets the position and forgets nothing.
+  grpc::Status RollbackSession(grpc::ServerContext*, const v1::RollbackSessionRequest* request,
+                               v1::Session* response) override {
+    std::lock_guard lock(mutex_);
+    const auto found = states_.find(request->session_id());
+    if (found == states_.end()) return NotFound(request->session_id());
+    found->second.session.set_position(request->to_position());
+    *response = found->second.session;
+    return grpc::Status::OK;
+  }
+
   grpc::Status DeleteSession(grpc::ServerContext*, const v1::DeleteSessionRequest* request,
                              v1::DeleteSessionResponse*) override {
     std::lock_guard lock(mutex_);

@@ -91,11 +91,16 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
                         .options = options_,
                         .tokenizer = model_.tokenizer.get(),
                         .clock = clock_,
-                        .stats = stats_};
+                        .stats = options.stats != nullptr ? *options.stats : stats_};
+  auto tiers =
+      ValueOrDie(SessionTiers::Create(*pools, *backend_,
+                                      {.host_cache_bytes = options_.host_cache_bytes,
+                                       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                                      clock_, context.stats, [this] { moved_.Notify(); }));
   std::optional<SessionStore::Opened> stored;
   if (options.open_store) stored = options.open_store();
-  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), context,
-                                       std::move(stored), [this] { Wake(); });
+  loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
+                                       context, std::move(stored), [this] { Wake(); });
 }
 
 RequestHeader LoopHarness::Header(const std::string& id, const std::string& request_id) {
@@ -140,7 +145,11 @@ std::unique_ptr<Call> LoopHarness::StartGenerate(const std::string& id, Generate
 }
 
 bool LoopHarness::Step() {
-  const bool progress = loop_->RunOnce();
+  bool progress = loop_->RunOnce();
+  while (!progress && loop_->moves_in_flight() > 0) {
+    moved_.Take(absl::InfiniteDuration());
+    progress = loop_->RunOnce();
+  }
   const EngineLoad load = loop_->load();
   EXPECT_GE(load.device_bytes_reserved, load.device_bytes_used);
   EXPECT_LE(load.device_bytes_reserved, load.device_bytes_limit);

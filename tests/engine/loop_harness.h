@@ -16,6 +16,7 @@
 #include "engine/channel.h"
 #include "engine/engine_loop.h"
 #include "engine/error.h"
+#include "engine/intake.h"
 #include "engine/safetensors.h"
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
@@ -54,6 +55,7 @@ struct HarnessOptions {
   BackendKind backend = BackendKind::kCpuFloat32;  // one that there is here
   int cpu_threads = 1;                             // small models gain nothing from more; 0: all
   bool with_tokenizer = false;
+  StatsSink* stats = nullptr;  // null: nobody is told
   // Puts something between the engine and the backend.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
   // Where sessions are kept; null: nowhere.
@@ -82,8 +84,8 @@ class LoopHarness {
                                     bool logprobs = false, const std::string& request_id = "");
   std::unique_ptr<Call> StartGenerate(const std::string& id, GenerateRequest request);
   std::unique_ptr<Call> StartAppendStream(const std::string& id, AppendRequest request);
-  // One step; false if nothing could be done. Holds the memory invariant of DESIGN §2.9: bytes
-  // reserved ≥ bytes held, equal at rest.
+  // One step, after the moves that it must wait for; false if nothing could be done. Holds the
+  // memory invariant of DESIGN §2.9: bytes reserved ≥ bytes held, equal at rest.
   bool Step();
   // Steps until the generation has sent `count` tokens.
   void StepUntilTokens(Call* call, size_t count);
@@ -111,6 +113,7 @@ class LoopHarness {
 
   FakeClock clock_;
   StatsSink stats_;
+  Intake moved_{0};  // is notified when a session's state has moved
   EngineOptions options_;
   std::unique_ptr<Backend> backend_;
   ServedModel model_;

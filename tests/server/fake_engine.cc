@@ -121,6 +121,29 @@ void FakeEngine::UpdateSession(SessionKey key, SessionUpdate update, Done<Sessio
   done(info);
 }
 
+void FakeEngine::ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
+                             Done<SessionInfo> done) {
+  std::unique_lock lock(mutex_);
+  const auto found = Find(key);
+  if (!found.ok()) return done(found.status());
+  SessionInfo fork = **found;
+  fork.key.id = new_id;
+  if (at_position) fork.position = static_cast<uint64_t>(*at_position);
+  sessions_[fork.key] = fork;
+  lock.unlock();
+  done(fork);
+}
+
+void FakeEngine::RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) {
+  std::unique_lock lock(mutex_);
+  const auto found = Find(key);
+  if (!found.ok()) return done(found.status());
+  (*found)->position = static_cast<uint64_t>(to_position);
+  const SessionInfo info = **found;
+  lock.unlock();
+  done(info);
+}
+
 void FakeEngine::DeleteSession(SessionKey key, Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);

@@ -49,6 +49,10 @@ class FakeEngine final : public Engine {
   void ListSessions(std::string tenant, std::string after, int limit,
                     Done<SessionPage> done) override;
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override;
+  // A fork is at `at_position`, or where its parent is; a rollback sets the position.
+  void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
+                   Done<SessionInfo> done) override;
+  void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override;
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override;
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override;
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override;

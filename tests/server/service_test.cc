@@ -315,10 +315,6 @@ TEST_F(ServiceTest, WhatIsNotThereYetIsUnimplemented) {
   };
   v1::Session session;
   using Sessions = v1::SessionService::Stub;
-  refuses(Call(*sessions_, &Sessions::ForkSession, v1::ForkSessionRequest(), &session),
-          "ForkSession");
-  refuses(Call(*sessions_, &Sessions::RollbackSession, v1::RollbackSessionRequest(), &session),
-          "RollbackSession");
   v1::CheckpointSessionResponse checkpoint;
   refuses(
       Call(*sessions_, &Sessions::CheckpointSession, v1::CheckpointSessionRequest(), &checkpoint),

@@ -1,0 +1,76 @@
+// EngineLoop's part that memory is: who leaves the device for whom, and who comes back.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/engine_loop.h"
+#include "engine/error.h"
+
+namespace mneme {
+
+bool EngineLoop::IsHere(Job* job) {
+  const SessionTiers::Presence presence =
+      tiers_->Bring(job->session(), /*may_reserve=*/starved_.empty());
+  if (presence == SessionTiers::Presence::kNoMemory) starved_.push_back(job);
+  return presence == SessionTiers::Presence::kHere;
+}
+
+bool EngineLoop::FinishMoves() {
+  const int64_t before = tiers_->moves();
+  const auto here =
+      tiers_->FinishMoves([this](const Session& session) { return queues_.Has(session); });
+  if (!here.ok()) {
+    Fail(here.status());
+    return true;
+  }
+  for (Session* session : *here) {
+    if (session->ready()) updates_.Note(*session);  // else a replay applies its updates
+  }
+  return tiers_->moves() != before;
+}
+
+void EngineLoop::MakeRoom() {
+  if (starved_.empty() || tiers_->leaving_bytes() >= WantedBytes()) return;
+  const auto leaving = tiers_->MakeRoom(WantedBytes(), IdleSessions());
+  for (Session* session : leaving) updates_.Forget(*session);
+}
+
+int64_t EngineLoop::WantedBytes() const {
+  const Job& first = *starved_[0];
+  const int64_t needed = tiers_->IsHere(first.session()) ? first.missing_bytes()
+                                                         : tiers_->NeededBytes(first.session());
+  const MemoryBudget& budget = pools_->budget();
+  const int64_t free = budget.limit_bytes() - budget.reserved_bytes();
+  // What is free may lie in other pools than what is needed.
+  return std::max<int64_t>(needed - free, 1);
+}
+
+void EngineLoop::RelieveMemory() {
+  if (starved_.empty() || tiers_->moves() > 0) return;
+  for (const Job* job : queues_.Heads()) {
+    // A paused generation goes on when its reader does, and gives its memory back in the end.
+    if (job->holds_lease()) return;
+  }
+  std::vector<Session*> later;
+  for (Job* job : starved_) {
+    // A throw-away session is gone with its request.
+    if (job != starved_[0] && !job->session().key().id.empty()) later.push_back(&job->session());
+  }
+  const auto leaving = tiers_->MakeRoom(WantedBytes(), later, /*for_good=*/true);
+  for (Session* session : leaving) updates_.Forget(*session);
+  if (!leaving.empty()) return;
+  const std::vector<Session*> idle = IdleSessions();
+  const absl::Duration unused =
+      idle.empty() ? absl::ZeroDuration() : context_.clock.Now() - idle[0]->last_used_time();
+  EndJob(*starved_[0],
+         MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
+                                absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
+                                "; delete some, or raise --cache_bytes or --host_cache_bytes"),
+                   {.reason = ErrorReason::kOutOfMemory,
+                    .retryable = true,
+                    .retry_delay = absl::Seconds(5)}));
+}
+
+}  // namespace mneme

@@ -1,0 +1,86 @@
+#ifndef MNEME_ENGINE_TIERS_HOST_POOL_H_
+#define MNEME_ENGINE_TIERS_HOST_POOL_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+
+namespace mneme {
+
+// Consecutive bytes somewhere in memory. Not owned.
+struct MemoryRange {
+  void* data = nullptr;
+  int64_t bytes = 0;
+
+  friend bool operator==(const MemoryRange&, const MemoryRange&) = default;
+};
+
+class HostMemory;
+
+// Host memory that devices copy from and to at full rate (Backend::AllocateHost). That is slow to
+// allocate, so all of it is taken at the start and lent in slabs of one size. One thread; must
+// outlive what it has lent.
+class HostPool {
+ public:
+  static constexpr int64_t kSlabBytes = int64_t{1} << 18;
+
+  // As many slabs as `limit_bytes` holds; none is allowed. RESOURCE_EXHAUSTED if the host has not
+  // that much.
+  static absl::StatusOr<std::unique_ptr<HostPool>> Create(Backend& backend, int64_t limit_bytes,
+                                                          int64_t slab_bytes = kSlabBytes);
+  HostPool(const HostPool&) = delete;
+  HostPool& operator=(const HostPool&) = delete;
+
+  // `bytes` of unspecified content; nothing if there is not so much left.
+  std::optional<HostMemory> Take(int64_t bytes);
+  // What memory for `bytes` takes of the limit.
+  int64_t SlabBytesFor(int64_t bytes) const;
+
+  int64_t limit_bytes() const { return num_slabs_ * slab_bytes_; }
+  int64_t held_bytes() const {
+    return limit_bytes() - static_cast<int64_t>(free_.size()) * slab_bytes_;
+  }
+
+ private:
+  friend class HostMemory;
+
+  HostPool(DeviceBuffer memory, int64_t num_slabs, int64_t slab_bytes);
+  void Give(const std::vector<int64_t>& slabs);
+
+  const DeviceBuffer memory_;
+  const int64_t num_slabs_, slab_bytes_;
+  std::vector<int64_t> free_;  // descending, so that those lent together mostly lie together
+};
+
+// Bytes lent by a pool, in one or more ranges; given back with their owner, on the pool's thread.
+// The content may be read and written by one thread at a time. Move-only.
+class HostMemory {
+ public:
+  HostMemory(HostMemory&& other) noexcept { *this = std::move(other); }
+  HostMemory& operator=(HostMemory&& other) noexcept;
+  ~HostMemory();
+
+  int64_t bytes() const { return bytes_; }
+  // What of the pool's limit it takes.
+  int64_t held_bytes() const;
+  // All its bytes in their order, in ranges that do not touch.
+  std::vector<MemoryRange> ranges() const;
+
+ private:
+  friend class HostPool;
+
+  HostMemory(HostPool& pool, std::vector<int64_t> slabs, int64_t bytes)
+      : pool_(&pool), slabs_(std::move(slabs)), bytes_(bytes) {}
+
+  HostPool* pool_ = nullptr;
+  std::vector<int64_t> slabs_;  // ascending
+  int64_t bytes_ = 0;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_TIERS_HOST_POOL_H_

@@ -1,0 +1,60 @@
+// Forks and rollbacks on the wire.
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+
+#include "tests/server/server_fixture.h"
+
+namespace mneme {
+namespace {
+
+class HistoryServiceTest : public ServerFixture {
+ protected:
+  void SetUp() override {
+    v1::CreateSessionRequest request;
+    request.set_session_id("s");
+    v1::Session session;
+    grpc::ClientContext context;
+    ASSERT_TRUE(sessions_->CreateSession(&context, request, &session).ok());
+  }
+
+  grpc::Status Fork(const std::string& id, const std::string& new_id, uint64_t at_position,
+                    v1::Session* fork) {
+    v1::ForkSessionRequest request;
+    request.set_session_id(id);
+    request.set_new_session_id(new_id);
+    request.set_at_position(at_position);
+    grpc::ClientContext context;
+    return sessions_->ForkSession(&context, request, fork);
+  }
+  grpc::Status Rollback(const std::string& id, uint64_t to_position, v1::Session* session) {
+    v1::RollbackSessionRequest request;
+    request.set_session_id(id);
+    request.set_to_position(to_position);
+    grpc::ClientContext context;
+    return sessions_->RollbackSession(&context, request, session);
+  }
+
+  v1::Session session_;
+};
+
+TEST_F(HistoryServiceTest, PositionsReachTheEngineAndNeverBecomeNegative) {
+  ASSERT_TRUE(Fork("s", "fork", 7, &session_).ok());
+  EXPECT_EQ(session_.session_id(), "fork");
+  EXPECT_EQ(session_.position(), 7U);
+  ASSERT_TRUE(Rollback("fork", UINT64_MAX, &session_).ok());
+  EXPECT_EQ(session_.position(), uint64_t{INT64_MAX});
+}
+
+TEST_F(HistoryServiceTest, IdsAreChecked) {
+  EXPECT_EQ(Fork("s", "a b", 0, &session_).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Fork("", "fork", 0, &session_).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Rollback("", 0, &session_).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Fork("none", "fork", 0, &session_).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Rollback("none", 0, &session_).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+}  // namespace
+}  // namespace mneme
