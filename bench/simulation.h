@@ -50,7 +50,7 @@ struct SimulationOptions {
   double load = 0.7;  // offered work over what the device can do
 };
 
-// Counts of times in buckets 2 % wide.
+// Counts of times in buckets half a percent wide.
 class TimeHistogram {
  public:
   void Add(double time_us);
@@ -58,7 +58,7 @@ class TimeHistogram {
   double QuantileMs(double share) const;
 
  private:
-  std::array<int64_t, 1500> counts_{};
+  std::array<int64_t, 6000> counts_{};
   int64_t total_ = 0;
 };
 
@@ -68,6 +68,7 @@ struct SimulationReport {
   double seconds = 0;                  // virtual
   TimeHistogram first_token, between;  // of chats
   TimeHistogram polite_first_token;    // of the tenants but the last, who may be hostile
+  TimeHistogram update_wait;           // of chunks that a request ended with, until learnt
   double tokens_per_second = 0;        // computed, of input and output
   double goodput = 0;                  // chats a second served in time, see kGood... in .cc
   double fairness = 0;                 // Jain's index over tenants

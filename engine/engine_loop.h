@@ -82,17 +82,20 @@ class EngineLoop {
   // Ends what was cancelled or has passed its deadline; true if an expired session was deleted.
   bool Sweep();
   bool DeleteExpired(absl::Time now);
-  // Asks the first request of each queue what it can do, in the order of their arrival, in which
-  // they also get memory: while one waits for it, no later one gets more than it has.
+  // Asks the first request of each queue what it can do, in the order of their arrival.
+  std::vector<Ready> AskHeads();
+  // Those of them that may take part in the next step: streams begin while others keep their pace,
+  // and memory is given in the order of arrival: while one waits for it, no later one gets more
+  // than it has.
   std::vector<Ready> CollectReady();
+  // Sessions with chunks to be learnt that the next step may take along: no request of theirs could
+  // take part in it.
+  std::vector<Session*> CollectUpdates(const std::vector<Ready>& ready) const;
   Candidate WithTenant(Candidate candidate, const Job& job);
   // If all that could run waits for memory that nobody will give back, ends the first of them.
   void RelieveMemory();
-  void RunStep(const std::vector<Ready>& ready);
-  // Learns chunks that no token waits for.
-  void RunIdleUpdates();
-  // Adds such to a step, of sessions that have no part in it; returns how many.
-  int64_t AddIdleUpdates(std::vector<SequenceStep>& steps);
+  void RunStep(const std::vector<Ready>& ready, const std::vector<Session*>& updates);
+  StepPlan Plan(const std::vector<Ready>& ready, const std::vector<Session*>& updates);
   // Runs a step and reports it; false if the backend failed.
   bool RunModel(absl::Span<SequenceStep> steps);
   // Ends the requests that are done, and counts those in flight anew.

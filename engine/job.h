@@ -59,6 +59,9 @@ class Job {
 
   // It has been the first of its session's queue.
   bool begun() const { return begun_; }
+  // It could take part in the step, but waits for memory, or for its turn to begin.
+  bool waits() const { return waits_; }
+  void set_waits(bool waits) { waits_ = waits; }
 
   // Input that has come and is not computed yet.
   virtual int64_t pending_tokens() const = 0;
@@ -121,6 +124,7 @@ class Job {
   const bool keeps_record_;
   const uint64_t arrival_;
   bool begun_ = false;
+  bool waits_ = false;
   bool done_ = false;
   bool recorded_ = false;  // the session knows record_
   uint64_t last_step_ = 0;

@@ -18,10 +18,11 @@ SimulationReport RunSimulation(const std::string& scenario, const std::string& p
 }
 
 TEST(SimulationTest, IngestionDoesNotStallRunningStreams) {
-  for (const std::string scenario : {"mixed", "bursts", "ingestion"}) {
+  for (const std::string scenario : {"mixed", "bursts", "ingestion", "hostile"}) {
     for (const std::string policy : {"exact", "deferred"}) {
       const SimulationReport report = RunSimulation(scenario, policy);
-      EXPECT_LT(report.between.QuantileMs(0.99), 41) << scenario << ", " << policy;
+      const double most = scenario == "hostile" ? 42 : 40.3;  // of a target of 40
+      EXPECT_LT(report.between.QuantileMs(0.99), most) << scenario << ", " << policy;
     }
   }
   EXPECT_GT(RunSimulation("ingestion", "first-come").between.QuantileMs(0.99), 80)
@@ -34,6 +35,7 @@ TEST(SimulationTest, AHostileTenantDoesNotKeepOthersFromTheirShare) {
   EXPECT_GT(fair.fairness, 0.99);
   EXPECT_LT(fair.polite_first_token.QuantileMs(0.99),
             first_come.polite_first_token.QuantileMs(0.99) / 2);
+  EXPECT_GT(fair.goodput, 5 * first_come.goodput);
 }
 
 TEST(SimulationTest, TheSameSeedGivesTheSameRun) {
