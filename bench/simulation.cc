@@ -103,11 +103,11 @@ class Simulation {
   Candidate CandidateOf(const Running& running) const {
     Candidate candidate = {.position = running.position(), .arrival = running.arrival};
     candidate.kind = running.decodes() ? WorkKind::kDecode : WorkKind::kPrefill;
-    candidate.begins_stream = !running.decodes() && running.request.output > 0;
     candidate.rows_wanted = running.decodes() ? 1 : running.request.input - running.computed;
     const int64_t may_wait = options_.policy == "deferred" ? kMaxLagChunks : 0;
     candidate.updates = std::max<int64_t>(running.waiting_updates - may_wait, 0);
     if (first_come()) return candidate;
+    candidate.begins_stream = !running.decodes() && running.request.output > 0;
     candidate.last_step = running.last_step;
     candidate.tenant = running.request.tenant;
     return candidate;
@@ -122,7 +122,7 @@ class Simulation {
       gate.Note(all.back());
     }
     for (size_t i = 0; i < all.size(); ++i) {
-      if (!first_come() && StreamGate::IsBeginning(all[i]) && !gate.Admit(all[i])) continue;
+      if (StreamGate::IsBeginning(all[i]) && !gate.Admit(all[i])) continue;
       candidates.push_back(all[i]);
       who->push_back(i);
     }

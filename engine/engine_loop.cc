@@ -137,13 +137,18 @@ bool EngineLoop::RunOnce() {
   const int64_t before = queues_.size();
   const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
+  if (ready.empty()) {
+    Retire();  // before updates that nobody waits for
+    if (expired || queues_.size() != before) return true;
+  }
   const std::vector<Session*> updates = CollectUpdates(ready);
-  const bool works = !ready.empty() || !updates.empty();
-  if (works) RunStep(ready, updates);
+  if (ready.empty() && updates.empty()) {
+    RelieveMemory();
+    return queues_.size() != before;
+  }
+  RunStep(ready, updates);
   Retire();
-  if (expired || works || queues_.size() != before) return true;
-  RelieveMemory();
-  return queues_.size() != before;
+  return true;
 }
 
 void EngineLoop::Retire() {

@@ -238,12 +238,23 @@ class Planner {
     const int64_t paid = std::max(ToRows(credit / row), kMinPieceRows);
     int64_t timely = left;
     if (std::isfinite(room.time_us) && cost_.knows_prefill()) {
-      const double row_us = draft_.PieceRowUs(i, std::min(left, kPrefillQuantumRows));
-      timely = ToRows((room.time_us - draft_.PredictUs()) / row_us);
+      timely = TimelyRows(i, std::min({wanted, left, paid}), room.time_us);
       if (planned == 0) timely = std::max(timely, kMinPieceRows);
     }
     const int64_t rows = std::min({wanted, left, paid, timely});
     return rows > 0 ? rows : -1;
+  }
+
+  // The most rows, up to `rows`, with which the step, updates inside the piece included, is done in
+  // time.
+  int64_t TimelyRows(size_t i, int64_t rows, double time_us) const {
+    int64_t fit = 0;
+    for (int64_t beyond = rows + 1; fit + 1 < beyond;) {
+      const int64_t middle = (fit + beyond) / 2;
+      const StepWork step = draft_.work() + draft_.WorkOf(i, middle);
+      (cost_.PredictUs(step) <= time_us ? fit : beyond) = middle;
+    }
+    return fit;
   }
 
   static int64_t ToRows(double rows) { return static_cast<int64_t>(std::clamp(rows, 0.0, 1e9)); }

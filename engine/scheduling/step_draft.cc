@@ -31,17 +31,6 @@ double StepDraft::CostOf(const StepWork& more) const {
   return us > 0 ? us : static_cast<double>(more.decode_rows + more.prefill_rows);
 }
 
-double StepDraft::PieceRowUs(size_t i, int64_t rows) const {
-  const int64_t piece = std::max<int64_t>(std::min(rows, Wanted(i)), 1);
-  StepWork work = WorkOf(i, piece);
-  work.updates = 0;
-  double us = CostOf(work) / static_cast<double>(piece);
-  if (limits_.chunk_tokens > 0) {
-    us += CostOf({.updates = 1}) / static_cast<double>(limits_.chunk_tokens);
-  }
-  return std::max(us, 1e-6);
-}
-
 double StepDraft::Take(size_t i, int64_t rows) {
   const StepWork work = WorkOf(i, rows);
   const double cost = CostOf(work);

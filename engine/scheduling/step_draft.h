@@ -23,8 +23,6 @@ class StepDraft {
   StepWork WorkOf(size_t candidate, int64_t rows) const;
   // What more work costs, in the unit of credits: microseconds, or rows while no time is known.
   double CostOf(const StepWork& more) const;
-  // What a row of a piece of up to `rows` takes, with its part in the updates inside the piece.
-  double PieceRowUs(size_t candidate, int64_t rows) const;
   // Adds rows of a candidate; returns what they cost.
   double Take(size_t candidate, int64_t rows);
 

@@ -8,12 +8,12 @@ namespace mneme {
 namespace {
 
 SimulationReport RunSimulation(const std::string& scenario, const std::string& policy,
-                               const std::string& device = "h200") {
+                               const std::string& device = "h200", int64_t requests = 3000) {
   SimulationOptions options;
   options.device = *FindProfile(device);
   options.scenario = scenario;
   options.policy = policy;
-  options.requests = 3000;
+  options.requests = requests;
   return Simulate(options, [](double) {});
 }
 
@@ -30,8 +30,8 @@ TEST(SimulationTest, IngestionDoesNotStallRunningStreams) {
 }
 
 TEST(SimulationTest, AHostileTenantDoesNotKeepOthersFromTheirShare) {
-  const SimulationReport fair = RunSimulation("hostile", "exact");
-  const SimulationReport first_come = RunSimulation("hostile", "first-come");
+  const SimulationReport fair = RunSimulation("hostile", "exact", "h200", 10000);
+  const SimulationReport first_come = RunSimulation("hostile", "first-come", "h200", 10000);
   EXPECT_GT(fair.fairness, 0.99);
   EXPECT_LT(fair.polite_first_token.QuantileMs(0.99),
             first_come.polite_first_token.QuantileMs(0.99) / 2);
