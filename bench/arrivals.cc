@@ -36,8 +36,7 @@ SimulatedRequest Arrivals::Draw() {
   // Where one is hostile, ten of thirteen requests are the last tenant's.
   const auto drawn = static_cast<int>(random_() % (hostile() ? 13 : kTenants));
   request.tenant = std::min(drawn, kTenants - 1);
-  const unsigned long documents = options_.scenario == "ingestion" ? 40 : 5;  // of a hundred
-  if (random_() % 100 < documents) {
+  if (random_() % 100 < DocumentsOfAHundred()) {
     request.input = Length(8000, 0.8, 32768);
     return request;
   }
@@ -45,6 +44,11 @@ SimulatedRequest Arrivals::Draw() {
   request.input = Length(150, 1.0, 4096);
   request.output = Length(80, 0.8, 1024);
   return request;
+}
+
+unsigned long Arrivals::DocumentsOfAHundred() const {
+  if (options_.scenario == "chat") return 0;
+  return options_.scenario == "ingestion" ? 40 : 5;
 }
 
 double Arrivals::AloneUs(const SimulatedRequest& request) const {

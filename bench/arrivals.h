@@ -32,6 +32,7 @@ class Arrivals {
   bool hostile() const { return options_.scenario == "hostile"; }
   int64_t Length(double median, double spread, int64_t most);
   SimulatedRequest Draw();
+  unsigned long DocumentsOfAHundred() const;
   // What a request takes of the device where many share its steps.
   double AloneUs(const SimulatedRequest& request) const;
 

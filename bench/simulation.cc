@@ -126,8 +126,9 @@ class Simulation {
       candidates.push_back(all[i]);
       who->push_back(i);
     }
-    for (const ClosedChunk& chunk : closed_) {
-      candidates.push_back({.kind = WorkKind::kUpdate, .updates = 1, .tenant = chunk.tenant});
+    const auto looked_at = static_cast<size_t>(limits_.max_step_tokens / limits_.chunk_tokens);
+    for (size_t i = 0; i < std::min(closed_.size(), looked_at); ++i) {
+      candidates.push_back({.kind = WorkKind::kUpdate, .updates = 1, .tenant = closed_[i].tenant});
     }
     return candidates;
   }
@@ -142,29 +143,21 @@ class Simulation {
     if (plan.work.decode_rows + plan.work.prefill_rows > 0) cost_.Observe(plan.work, time_us);
     now_us_ += time_us;
     ++report_.steps;
-    std::vector<bool> learnt(closed_.size());
+    std::vector<size_t> learnt;  // of closed_, in order
     for (const PlannedRows& planned : plan.rows) {
       const size_t i = planned.candidate;
       if (i >= who.size()) {
-        learnt[i - who.size()] = true;
+        learnt.push_back(i - who.size());
       } else {
         Commit(running_[who[i]], planned.rows, candidates[i].updates);
       }
     }
-    Learn(learnt);
-    std::erase_if(running_, [this](const Running& running) { return Retire(running); });
-  }
-
-  void Learn(const std::vector<bool>& learnt) {
-    std::deque<ClosedChunk> left;
-    for (size_t i = 0; i < closed_.size(); ++i) {
-      if (learnt[i]) {
-        report_.update_wait.Add(now_us_ - closed_[i].since_us);
-      } else {
-        left.push_back(closed_[i]);
-      }
+    for (; !learnt.empty(); learnt.pop_back()) {
+      const auto chunk = closed_.begin() + static_cast<std::ptrdiff_t>(learnt.back());
+      report_.update_wait.Add(now_us_ - chunk->since_us);
+      closed_.erase(chunk);
     }
-    closed_ = std::move(left);
+    std::erase_if(running_, [this](const Running& running) { return Retire(running); });
   }
 
   void Commit(Running& running, int64_t rows, int64_t updates) {
@@ -245,7 +238,7 @@ class Simulation {
 
 }  // namespace
 
-const std::vector<std::string> kScenarios = {"mixed", "bursts", "hostile", "ingestion"};
+const std::vector<std::string> kScenarios = {"chat", "mixed", "ingestion", "bursts", "hostile"};
 const std::vector<std::string> kPolicies = {"exact", "deferred", "first-come"};
 
 double DeviceProfile::TimeUs(const StepWork& work) const {
