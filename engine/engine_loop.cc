@@ -307,6 +307,7 @@ bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {
   }
   context_.stats.OnStep(stats->rows, context_.clock.Now() - begin);
   if (stats->chunks_closed > 0) context_.stats.OnChunksClosed(stats->chunks_closed);
+  if (stats->updates.updates > 0) context_.stats.OnUpdates(stats->updates);
   return true;
 }
 
@@ -327,6 +328,7 @@ absl::Time EngineLoop::NextWake() const {
 EngineLoad EngineLoop::load() const {
   const absl::Time now = context_.clock.Now();
   EngineLoad load = {.sessions = sessions_.size(),
+                     .waiting_chunks = updates_.waiting_chunks(),
                      .requests_per_second = ended_.PerSecond(now),
                      .device_bytes_used = pools_->held_bytes(),
                      .device_bytes_reserved = pools_->budget().reserved_bytes(),
