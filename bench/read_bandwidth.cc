@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -27,7 +28,7 @@ double ReadBandwidth(int64_t bytes, int threads) {
   const std::vector<uint64_t> buffer(static_cast<size_t>(bytes) / sizeof(uint64_t), 1);
   const size_t part = buffer.size() / static_cast<size_t>(threads);
   std::atomic<uint64_t> sum = 0;
-  std::vector<double> seconds;
+  double best_seconds = std::numeric_limits<double>::infinity();
   for (int pass = 0; pass < kPasses; ++pass) {
     const Stopwatch stopwatch;
     std::vector<std::thread> readers;
@@ -38,11 +39,10 @@ double ReadBandwidth(int64_t bytes, int threads) {
       });
     }
     for (std::thread& reader : readers) reader.join();
-    seconds.push_back(stopwatch.Elapsed().wall_ms / 1e3);
+    best_seconds = std::min(best_seconds, stopwatch.Elapsed().wall_ms / 1e3);
   }
-  std::sort(seconds.begin(), seconds.end());
   // The sum is used, so that it is computed.
-  return sum.load() == 0 ? 0 : static_cast<double>(bytes) / seconds[kPasses / 2];
+  return sum.load() == 0 ? 0 : static_cast<double>(bytes) / best_seconds;
 }
 
 }  // namespace mneme

@@ -48,8 +48,8 @@ absl::StatusOr<ServingReport> MeasureServing(const ServingOptions& options);
 
 std::string ServingText(const ServingReport& report);
 
-// Bytes a second at which `threads` threads together read a buffer of `bytes`, the median of
-// several passes.
+// Bytes a second at which `threads` threads together read a buffer of `bytes`: the best of several
+// passes, as a bound is what can be reached.
 double ReadBandwidth(int64_t bytes, int threads);
 
 }  // namespace mneme
