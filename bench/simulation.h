@@ -32,7 +32,8 @@ struct DeviceProfile {
 // "h200": Qwen3-4B in bf16 on one H200. "cpu": the bundled model on two cores. Null: no such name.
 const DeviceProfile* FindProfile(const std::string& name);
 
-// What comes, of four tenants in equal parts: chats alone ("chat"); chats and now and then a document
+// What comes, of four tenants in equal parts: chats alone ("chat"); chats and now and then a
+// document
 // ("mixed"); documents mostly ("ingestion"); the mixture, ten times as much in a tenth of the time
 // ("bursts"); the mixture, with one tenant that sends ten times what each other does, and more than
 // the device can do ("hostile").
