@@ -2,101 +2,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <utility>
 
 #include "base/check.h"
+#include "bench/arrivals.h"
+#include "engine/scheduling/stream_gate.h"
 
 namespace mneme {
 namespace {
 
-constexpr int kTenants = 4;
 constexpr QueueLimits kQueue = {.requests = 1024, .tokens = 1 << 20};
 constexpr int64_t kMaxLagChunks = 4;
 // A chat is served in time if its first token comes within this, and the others come as fast as
 // twice the target allows, on average.
 constexpr double kGoodFirstTokenUs = 2e6;
 constexpr double kGoodTargets = 2;
-
-struct Request {
-  double arrival_us = 0;
-  int tenant = 0;
-  int64_t position = 0;  // where its session stands
-  int64_t input = 0;
-  int64_t output = 0;  // 0: a document
-};
-
-// Random requests, the same for the same options whatever the policy.
-class Arrivals {
- public:
-  explicit Arrivals(const SimulationOptions& options) : options_(options), random_(options.seed) {
-    double work_us = 0;
-    std::mt19937 seen = random_;
-    constexpr int kSample = 2000;
-    for (int i = 0; i < kSample; ++i) work_us += AloneUs(Draw());
-    random_ = seen;
-    mean_gap_us_ = work_us / kSample / (hostile() ? 1.5 : options.load);
-  }
-
-  Request Next() {
-    double gap = std::exponential_distribution<double>(1 / mean_gap_us_)(random_);
-    if (options_.scenario == "bursts") {  // ten seconds of which one brings ten times as much
-      const bool burst = std::fmod(now_us_, 1e7) < 1e6;
-      gap *= burst ? 0.19 : 1.9;
-    }
-    now_us_ += gap;
-    Request request = Draw();
-    request.arrival_us = now_us_;
-    return request;
-  }
-
- private:
-  bool hostile() const { return options_.scenario == "hostile"; }
-
-  int64_t Length(double median, double spread, int64_t most) {
-    const double tokens = std::lognormal_distribution<double>(std::log(median), spread)(random_);
-    return std::clamp<int64_t>(static_cast<int64_t>(tokens * options_.device.token_scale), 1, most);
-  }
-
-  Request Draw() {
-    Request request;
-    // Where one is hostile, ten of thirteen requests are the last tenant's.
-    const auto drawn = static_cast<int>(random_() % (hostile() ? 13 : kTenants));
-    request.tenant = std::min(drawn, kTenants - 1);
-    const unsigned long documents = options_.scenario == "ingestion" ? 40 : 5;  // of a hundred
-    if (random_() % 100 < documents) {
-      request.input = Length(8000, 0.8, 32768);
-      return request;
-    }
-    request.position = Length(1500, 1.0, 16384);
-    request.input = Length(150, 1.0, 4096);
-    request.output = Length(80, 0.8, 1024);
-    return request;
-  }
-
-  // What a request takes of the device where many share its steps.
-  double AloneUs(const Request& request) const {
-    const DeviceProfile& d = options_.device;
-    const StepWork work = {
-        .decode_rows = request.output,
-        .decode_keys = request.output * (request.position + request.input + request.output / 2),
-        .prefill_rows = request.input,
-        .prefill_keys = request.input * (request.position + request.input / 2),
-        .updates = (request.input + request.output) / d.chunk_tokens};
-    const auto rows = static_cast<double>(request.input);
-    const double steps =
-        static_cast<double>(request.output) / 32 + rows / static_cast<double>(d.max_step_tokens);
-    return d.TimeUs(work) + (steps - 1) * d.step_us;
-  }
-
-  const SimulationOptions& options_;
-  std::mt19937 random_;
-  double mean_gap_us_ = 0;
-  double now_us_ = 0;
-};
+constexpr double kBucketRatio = 1.005;
 
 struct Running {
-  Request request;
+  SimulatedRequest request;
   uint64_t arrival = 0;
   uint64_t last_step = 0;
   int64_t computed = 0;  // of its input and output
@@ -106,6 +32,12 @@ struct Running {
 
   bool decodes() const { return generated > 0; }
   int64_t position() const { return request.position + computed; }
+};
+
+// A chunk that the last token of a request closed.
+struct ClosedChunk {
+  int tenant = 0;
+  double since_us = 0;
 };
 
 class Simulation {
@@ -123,9 +55,9 @@ class Simulation {
   SimulationReport Run() {
     next_ = arrivals_.Next();
     for (left_ = options_.requests; left_ > 0 || !running_.empty();) {
-      if (running_.empty()) now_us_ = std::max(now_us_, next_.arrival_us);
+      if (running_.empty() && closed_.empty()) now_us_ = std::max(now_us_, next_.arrival_us);
       while (left_ > 0 && next_.arrival_us <= now_us_) Admit();
-      if (!running_.empty()) Step();
+      if (!running_.empty() || !closed_.empty()) Step();
     }
     report_.seconds = now_us_ / 1e6;
     report_.tokens_per_second = static_cast<double>(tokens_) / report_.seconds;
@@ -143,7 +75,7 @@ class Simulation {
   bool first_come() const { return options_.policy == "first-come"; }
 
   void Admit() {
-    const Request request = std::exchange(next_, arrivals_.Next());
+    const SimulatedRequest request = std::exchange(next_, arrivals_.Next());
     if (--left_ % (options_.requests / 100 + 1) == 0) {
       progress_(1 - static_cast<double>(left_) / static_cast<double>(options_.requests));
     }
@@ -175,23 +107,55 @@ class Simulation {
     const int64_t may_wait = options_.policy == "deferred" ? kMaxLagChunks : 0;
     candidate.updates = std::max<int64_t>(running.waiting_updates - may_wait, 0);
     if (first_come()) return candidate;
+    candidate.begins_stream = !running.decodes() && running.request.output > 0;
     candidate.last_step = running.last_step;
     candidate.tenant = running.request.tenant;
     return candidate;
   }
 
+  // Those who may take part in the next step, requests first; `who` of running_ the requests are.
+  std::vector<Candidate> Candidates(std::vector<size_t>* who) const {
+    std::vector<Candidate> all, candidates;
+    StreamGate gate(limits_, cost_, state_);
+    for (const Running& running : running_) {
+      all.push_back(CandidateOf(running));
+      gate.Note(all.back());
+    }
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (StreamGate::IsBeginning(all[i]) && !gate.Admit(all[i])) continue;
+      candidates.push_back(all[i]);
+      who->push_back(i);
+    }
+    const auto looked_at = static_cast<size_t>(limits_.max_step_tokens / limits_.chunk_tokens);
+    for (size_t i = 0; i < std::min(closed_.size(), looked_at); ++i) {
+      candidates.push_back({.kind = WorkKind::kUpdate, .updates = 1, .tenant = closed_[i].tenant});
+    }
+    return candidates;
+  }
+
   void Step() {
-    std::vector<Candidate> candidates;
-    for (const Running& running : running_) candidates.push_back(CandidateOf(running));
-    StepPlan plan = PlanStep(candidates, limits_, cost_, std::move(rings_));
-    rings_ = std::move(plan.rings);
+    std::vector<size_t> who;
+    const std::vector<Candidate> candidates = Candidates(&who);
+    StepPlan plan = PlanStep(candidates, limits_, cost_, std::move(state_));
+    state_ = std::move(plan.state);
     const double noise = std::uniform_real_distribution<double>(0.95, 1.05)(noise_);
     const double time_us = options_.device.TimeUs(plan.work) * noise;
-    cost_.Observe(plan.work, time_us);
+    if (plan.work.decode_rows + plan.work.prefill_rows > 0) cost_.Observe(plan.work, time_us);
     now_us_ += time_us;
     ++report_.steps;
+    std::vector<size_t> learnt;  // of closed_, in order
     for (const PlannedRows& planned : plan.rows) {
-      Commit(running_[planned.candidate], planned.rows, candidates[planned.candidate].updates);
+      const size_t i = planned.candidate;
+      if (i >= who.size()) {
+        learnt.push_back(i - who.size());
+      } else {
+        Commit(running_[who[i]], planned.rows, candidates[i].updates);
+      }
+    }
+    for (; !learnt.empty(); learnt.pop_back()) {
+      const auto chunk = closed_.begin() + static_cast<std::ptrdiff_t>(learnt.back());
+      report_.update_wait.Add(now_us_ - chunk->since_us);
+      closed_.erase(chunk);
     }
     std::erase_if(running_, [this](const Running& running) { return Retire(running); });
   }
@@ -226,6 +190,8 @@ class Simulation {
                                                  : running.computed == running.request.input;
     if (!done) return false;
     --tenants_[static_cast<size_t>(running.request.tenant)].requests;
+    closed_.insert(closed_.end(), static_cast<size_t>(running.waiting_updates),
+                   {running.request.tenant, now_us_});
     if (running.request.output == 0) return true;
     const double waited_us = running.first_token_us - running.request.arrival_us;
     const double between_us = (running.last_token_us - running.first_token_us) /
@@ -257,13 +223,14 @@ class Simulation {
   std::mt19937 noise_;
   PlanLimits limits_;
   StepCostModel cost_;
-  FairRings rings_;
+  PlanState state_;
 
-  Request next_;
+  SimulatedRequest next_;
   int64_t left_ = 0;
   uint64_t arrival_ = 0;
   double now_us_ = 0;
   std::vector<Running> running_;
+  std::deque<ClosedChunk> closed_;
   std::array<Tenant, kTenants> tenants_;
   int64_t tokens_ = 0, good_ = 0;
   SimulationReport report_;
@@ -271,11 +238,13 @@ class Simulation {
 
 }  // namespace
 
-const std::vector<std::string> kScenarios = {"mixed", "bursts", "hostile", "ingestion"};
+const std::vector<std::string> kScenarios = {"chat", "mixed", "ingestion", "bursts", "hostile"};
 const std::vector<std::string> kPolicies = {"exact", "deferred", "first-come"};
 
 double DeviceProfile::TimeUs(const StepWork& work) const {
-  return step_us + decode_row_us * static_cast<double>(work.decode_rows) +
+  // Without rows there is no pass over the model's weights.
+  const bool has_rows = work.decode_rows + work.prefill_rows > 0;
+  return (has_rows ? step_us : 0) + decode_row_us * static_cast<double>(work.decode_rows) +
          decode_key_us * static_cast<double>(work.decode_keys) +
          prefill_row_us * static_cast<double>(work.prefill_rows) +
          prefill_key_us * static_cast<double>(work.prefill_keys) +
@@ -312,7 +281,7 @@ const DeviceProfile* FindProfile(const std::string& name) {
 }
 
 void TimeHistogram::Add(double time_us) {
-  const double bucket = std::log(std::max(time_us, 1.0)) / std::log(1.02);
+  const double bucket = std::log(std::max(time_us, 1.0)) / std::log(kBucketRatio);
   ++counts_[std::min(static_cast<size_t>(bucket), counts_.size() - 1)];
   ++total_;
 }
@@ -321,7 +290,7 @@ double TimeHistogram::QuantileMs(double share) const {
   int64_t left = static_cast<int64_t>(share * static_cast<double>(total_));
   for (size_t i = 0; i < counts_.size(); ++i) {
     left -= counts_[i];
-    if (left < 0) return std::pow(1.02, static_cast<double>(i) + 0.5) / 1000;
+    if (left < 0) return std::pow(kBucketRatio, static_cast<double>(i) + 0.5) / 1000;
   }
   return 0;
 }

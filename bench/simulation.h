@@ -32,9 +32,11 @@ struct DeviceProfile {
 // "h200": Qwen3-4B in bf16 on one H200. "cpu": the bundled model on two cores. Null: no such name.
 const DeviceProfile* FindProfile(const std::string& name);
 
-// What comes: chats and documents of four tenants in equal parts ("mixed"); ten times as much in a
-// tenth of the time ("bursts"); one tenant that sends ten times what each other does, and more than
-// the device can do ("hostile"); documents mostly ("ingestion").
+// What comes, of four tenants in equal parts: chats alone ("chat"); chats and now and then a
+// document
+// ("mixed"); documents mostly ("ingestion"); the mixture, ten times as much in a tenth of the time
+// ("bursts"); the mixture, with one tenant that sends ten times what each other does, and more than
+// the device can do ("hostile").
 extern const std::vector<std::string> kScenarios;
 
 // "exact": the engine's policy. "deferred": with updates of running streams put off. "first-come":
@@ -50,7 +52,7 @@ struct SimulationOptions {
   double load = 0.7;  // offered work over what the device can do
 };
 
-// Counts of times in buckets 2 % wide.
+// Counts of times in buckets half a percent wide.
 class TimeHistogram {
  public:
   void Add(double time_us);
@@ -58,7 +60,7 @@ class TimeHistogram {
   double QuantileMs(double share) const;
 
  private:
-  std::array<int64_t, 1500> counts_{};
+  std::array<int64_t, 6000> counts_{};
   int64_t total_ = 0;
 };
 
@@ -68,6 +70,7 @@ struct SimulationReport {
   double seconds = 0;                  // virtual
   TimeHistogram first_token, between;  // of chats
   TimeHistogram polite_first_token;    // of the tenants but the last, who may be hostile
+  TimeHistogram update_wait;           // of chunks that a request ended with, until learnt
   double tokens_per_second = 0;        // computed, of input and output
   double goodput = 0;                  // chats a second served in time, see kGood... in .cc
   double fairness = 0;                 // Jain's index over tenants

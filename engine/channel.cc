@@ -50,6 +50,11 @@ std::optional<RequestEvent> RequestChannel::PopEvent() {
   return event;
 }
 
+std::optional<absl::Status> RequestChannel::end() const {
+  std::lock_guard lock(mutex_);
+  return end_;
+}
+
 bool RequestChannel::WantsInput() const {
   std::lock_guard lock(mutex_);
   return !input_closed_ && input_tokens_ < kMaxQueuedInputTokens;
@@ -85,6 +90,7 @@ int64_t RequestChannel::queued_input_tokens() const {
 void RequestChannel::PushEvent(RequestEvent event) {
   {
     std::lock_guard lock(mutex_);
+    if (const auto* end = std::get_if<RequestEnd>(&event)) end_ = end->status;
     events_.push_back(std::move(event));
   }
   Call(on_client_ready_);

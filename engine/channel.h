@@ -36,6 +36,8 @@ class RequestChannel {
   void Cancel(const absl::Status& status);
   // The next event; nothing if none waits.
   std::optional<RequestEvent> PopEvent();
+  // How the request has ended, though events may still wait; nothing before.
+  std::optional<absl::Status> end() const;
   // Whether the input queue has room for another piece.
   bool WantsInput() const;
 
@@ -61,6 +63,7 @@ class RequestChannel {
   int64_t input_tokens_ = 0;
   bool input_closed_ = false;
   std::deque<RequestEvent> events_;
+  std::optional<absl::Status> end_;
   std::optional<absl::Status> cancelled_;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/engine_loop.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -164,15 +165,18 @@ bool EngineLoop::Work() {
   const bool expired = Sweep();
   const std::vector<Ready> ready = CollectReady();
   MakeRoom();
-  if (!ready.empty()) RunStep(ready);
-  Retire();
-  if (moved || expired || !ready.empty() || queues_.size() != before) return true;
-  if (!updates_.empty()) {
-    RunIdleUpdates();
-    return true;
+  if (ready.empty()) {
+    Retire();  // before updates that nobody waits for
+    if (moved || expired || queues_.size() != before) return true;
   }
-  RelieveMemory();
-  return queues_.size() != before;
+  const std::vector<Session*> updates = CollectUpdates(ready);
+  if (ready.empty() && updates.empty()) {
+    RelieveMemory();
+    return queues_.size() != before;
+  }
+  RunStep(ready, updates);
+  Retire();
+  return true;
 }
 
 void EngineLoop::Retire() {
@@ -189,8 +193,7 @@ void EngineLoop::Retire() {
 void EngineLoop::CountRequests() {
   tenants_.BeginCount(context_.clock.Now());
   queues_.ForEach([this](const Job& job, bool head) {
-    const bool starves = std::find(starved_.begin(), starved_.end(), &job) != starved_.end();
-    tenants_.Count(job.header().session.tenant, head && !starves, job.pending_tokens());
+    tenants_.Count(job.header().session.tenant, head && !job.waits(), job.pending_tokens());
   });
 }
 
@@ -213,30 +216,65 @@ bool EngineLoop::Sweep() {
   return now >= next_expiry_ && DeleteExpired(now);
 }
 
-std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
-  std::vector<Ready> ready;
-  starved_.clear();
+std::vector<EngineLoop::Asked> EngineLoop::AskHeads() {
+  std::vector<Asked> asked;
   const bool may_log = log_.MayLog();
   for (Job* job : queues_.Heads()) {
-    if (!IsHere(job)) continue;
+    if (!tiers_->IsHere(job->session())) {
+      asked.push_back({job, std::nullopt});
+      continue;
+    }
     if (job->logs() ? !may_log : !log_.HasAllOf(job->session())) continue;
     const absl::StatusOr<std::optional<Candidate>> candidate = job->Next();
     if (!candidate.ok()) {
       EndJob(*job, candidate.status());
+    } else if (candidate->has_value()) {
+      asked.push_back({job, WithTenant(**candidate, *job)});
+    }
+  }
+  return asked;
+}
+
+std::vector<EngineLoop::Ready> EngineLoop::CollectReady() {
+  const std::vector<Asked> asked = AskHeads();
+  StreamGate gate = scheduler_.Gate();
+  for (const Asked& entry : asked) {
+    if (entry.candidate.has_value()) gate.Note(*entry.candidate);
+  }
+  std::vector<Ready> ready;
+  starved_.clear();
+  for (const auto& [job, candidate] : asked) {
+    job->set_waits(true);
+    if (!candidate.has_value()) {
+      BringBack(job);
       continue;
     }
-    if (!candidate->has_value()) continue;
-    const int64_t rows = std::min((*candidate)->rows_wanted, context_.options.max_step_tokens);
+    if (StreamGate::IsBeginning(*candidate) && !gate.Admit(*candidate)) continue;
+    const int64_t rows = std::min(candidate->rows_wanted, context_.options.max_step_tokens);
     const absl::StatusOr<bool> reserved = job->Reserve(rows, /*may_grow=*/starved_.empty());
     if (!reserved.ok()) {
       EndJob(*job, reserved.status());
     } else if (*reserved) {
-      ready.push_back({job, WithTenant(**candidate, *job)});
+      job->set_waits(false);
+      ready.push_back({job, *candidate});
     } else {
       starved_.push_back(job);
     }
   }
   return ready;
+}
+
+std::vector<Session*> EngineLoop::CollectUpdates(const std::vector<Ready>& ready) const {
+  if (updates_.empty()) return {};
+  std::unordered_set<const Session*> taken;
+  for (const Ready& entry : ready) taken.insert(&entry.job->session());
+  std::vector<Session*> updates;
+  // More than a step takes are not looked at.
+  const int64_t most = std::max<int64_t>(context_.options.max_step_tokens / pools_->chunk(), 1);
+  for (Session* session : updates_.First(most + static_cast<int64_t>(ready.size()))) {
+    if (!taken.contains(session)) updates.push_back(session);
+  }
+  return updates;
 }
 
 Candidate EngineLoop::WithTenant(Candidate candidate, const Job& job) {
@@ -246,22 +284,39 @@ Candidate EngineLoop::WithTenant(Candidate candidate, const Job& job) {
   return candidate;
 }
 
-void EngineLoop::RunStep(const std::vector<Ready>& ready) {
-  const absl::Time begin = context_.clock.Now();
+StepPlan EngineLoop::Plan(const std::vector<Ready>& ready, const std::vector<Session*>& updates) {
   std::vector<Candidate> candidates;
   for (const Ready& entry : ready) candidates.push_back(entry.candidate);
+  const Candidate update = {.kind = WorkKind::kUpdate, .updates = 1, .awaited = !starved_.empty()};
+  candidates.insert(candidates.end(), updates.size(), update);
   StepPlan plan = scheduler_.Plan(candidates);
-  std::stable_partition(plan.rows.begin(), plan.rows.end(),
-                        [](const PlannedRows& planned) { return planned.rows <= 1; });
+  // Decode rows, pieces of input, updates.
+  const auto order = [&](const PlannedRows& planned) {
+    return planned.candidate >= ready.size() ? 2 : planned.rows <= 1 ? 0 : 1;
+  };
+  std::stable_sort(plan.rows.begin(), plan.rows.end(),
+                   [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  return plan;
+}
+
+void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Session*>& updates) {
+  const absl::Time begin = context_.clock.Now();
+  const StepPlan plan = Plan(ready, updates);
   ++steps_;
   std::vector<SequenceStep> steps;
   for (const PlannedRows& planned : plan.rows) {
-    steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
+    if (planned.candidate < ready.size()) {
+      steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
+    } else {
+      Session* session = updates[planned.candidate - ready.size()];
+      session->state().Prepare(steps.emplace_back(), /*updates=*/1);
+      updates_.Note(*session);
+      log_.Note(*session, nullptr);
+    }
   }
-  // Others wait for the memory of rows that could be learnt.
-  if (!starved_.empty()) plan.work.updates += AddIdleUpdates(steps);
   if (!RunModel(absl::MakeSpan(steps))) return;
   for (size_t i = 0; i < plan.rows.size(); ++i) {
+    if (plan.rows[i].candidate >= ready.size()) continue;
     Job* job = ready[plan.rows[i].candidate].job;
     tenants_.Charge(job->header().session.tenant, begin, plan.rows[i].cost);
     const absl::Status status = job->Commit(steps[i]);
@@ -274,29 +329,6 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready) {
   scheduler_.OnStepDone(plan, end, end - begin);
 }
 
-void EngineLoop::RunIdleUpdates() {
-  std::vector<SequenceStep> steps;
-  AddIdleUpdates(steps);
-  RunModel(absl::MakeSpan(steps));
-}
-
-int64_t EngineLoop::AddIdleUpdates(std::vector<SequenceStep>& steps) {
-  const size_t before = steps.size();
-  // As many chunks as a step has rows for, so that a request that comes meanwhile waits no longer
-  // than for others' rows.
-  const int64_t chunks = std::max<int64_t>(context_.options.max_step_tokens / pools_->chunk(), 1);
-  for (Session* session : updates_.First(chunks)) {
-    const bool has_part = std::any_of(steps.begin(), steps.end(), [&](const SequenceStep& step) {
-      return step.cache == &session->cache();
-    });
-    if (has_part) continue;
-    session->state().Prepare(steps.emplace_back(), /*updates=*/1);
-    updates_.Note(*session);
-    log_.Note(*session, nullptr);
-  }
-  return static_cast<int64_t>(steps.size() - before);
-}
-
 bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {
   const absl::Time begin = context_.clock.Now();
   const absl::StatusOr<ModelStepStats> stats = model_->Run(*pools_, steps);
@@ -306,6 +338,7 @@ bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {
   }
   context_.stats.OnStep(stats->rows, context_.clock.Now() - begin);
   if (stats->chunks_closed > 0) context_.stats.OnChunksClosed(stats->chunks_closed);
+  if (stats->updates.updates > 0) context_.stats.OnUpdates(stats->updates);
   return true;
 }
 
@@ -326,6 +359,7 @@ absl::Time EngineLoop::NextWake() const {
 EngineLoad EngineLoop::load() const {
   const absl::Time now = context_.clock.Now();
   EngineLoad load = {.sessions = sessions_.size(),
+                     .waiting_chunks = updates_.waiting_chunks(),
                      .requests_per_second = ended_.PerSecond(now),
                      .device_bytes_used = pools_->held_bytes(),
                      .device_bytes_reserved = pools_->budget().reserved_bytes(),

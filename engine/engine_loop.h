@@ -86,6 +86,11 @@ class EngineLoop {
     Job* job;
     Candidate candidate;
   };
+  // The first request of a queue, and what it could do; nothing: its session is not on the device.
+  struct Asked {
+    Job* job;
+    std::optional<Candidate> candidate;
+  };
 
   // RESOURCE_EXHAUSTED if the queue has no room for one request more.
   absl::Status Admit(const RequestHeader& header, int64_t input_tokens);
@@ -105,13 +110,18 @@ class EngineLoop {
   // Ends what was cancelled or has passed its deadline; true if an expired session was deleted.
   bool Sweep();
   bool DeleteExpired(absl::Time now);
-  // Asks the first request of each queue what it can do, in the order of their arrival, in which
-  // they also get memory: while one waits for it, no later one gets more than it has.
+  // Asks the first request of each queue what it can do, in the order of their arrival.
+  std::vector<Asked> AskHeads();
+  // Those of them that may take part in the next step: streams begin while others keep their pace,
+  // and memory is given in the order of arrival: while one waits for it, no later one gets more
+  // than it has.
   std::vector<Ready> CollectReady();
+  // Sessions with chunks to be learnt that the next step may take along: no request of theirs could
+  // take part in it.
+  std::vector<Session*> CollectUpdates(const std::vector<Ready>& ready) const;
   Candidate WithTenant(Candidate candidate, const Job& job);
-  // Whether the job's session is on the device; else it is brought there, as the job's turn to
-  // get memory allows.
-  bool IsHere(Job* job);
+  // Brings the job's session to the device, as the job's turn to get memory allows.
+  void BringBack(Job* job);
   // True if states have moved.
   bool FinishMoves();
   // Parks idle sessions for the first request that waits for memory.
@@ -121,11 +131,8 @@ class EngineLoop {
   // If all that could run waits for memory that nobody will give back: parks the sessions of later
   // requests for the first one's sake, or else ends that.
   void RelieveMemory();
-  void RunStep(const std::vector<Ready>& ready);
-  // Learns chunks that no token waits for.
-  void RunIdleUpdates();
-  // Adds such to a step, of sessions that have no part in it; returns how many.
-  int64_t AddIdleUpdates(std::vector<SequenceStep>& steps);
+  void RunStep(const std::vector<Ready>& ready, const std::vector<Session*>& updates);
+  StepPlan Plan(const std::vector<Ready>& ready, const std::vector<Session*>& updates);
   // Runs a step and reports it; false if the backend failed.
   bool RunModel(absl::Span<SequenceStep> steps);
   // Ends the requests that are done, and counts those in flight anew.

@@ -9,11 +9,10 @@
 
 namespace mneme {
 
-bool EngineLoop::IsHere(Job* job) {
+void EngineLoop::BringBack(Job* job) {
   const SessionTiers::Presence presence =
       tiers_->Bring(job->session(), /*may_reserve=*/starved_.empty());
   if (presence == SessionTiers::Presence::kNoMemory) starved_.push_back(job);
-  return presence == SessionTiers::Presence::kHere;
 }
 
 bool EngineLoop::FinishMoves() {

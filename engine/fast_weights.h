@@ -9,17 +9,11 @@
 #include "absl/types/span.h"
 #include "engine/config.h"
 #include "engine/sequence_step.h"
+#include "engine/stats.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
 
 namespace mneme {
-
-// Counts of one step, over all sessions and layers.
-struct UpdateCounts {
-  int64_t updates = 0;
-  int64_t clipped = 0;
-  int64_t skipped = 0;
-};
 
 // Runs the TTT layers of one step. Updates that waited come first, in all layers, batched over
 // sessions: the k-th of all sessions together. Then come the rows. A session may cross several
@@ -42,7 +36,7 @@ class FastWeightStep {
   void RunLayer(Stream& stream, const LayerWeights& weights, int64_t layer, Matrix target, Matrix z,
                 Matrix x);
 
-  // Valid after the stream's Synchronize.
+  // Over all sessions and layers; valid after the stream's Synchronize.
   UpdateCounts counts() const;
   // Sessions' chunks that this step closes.
   int64_t chunks_closed() const { return chunks_closed_; }

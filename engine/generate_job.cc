@@ -181,7 +181,9 @@ absl::StatusOr<std::optional<Candidate>> GenerateJob::NextRows() {
   const bool provisional = !request_.learn && !catching_up();
   return Candidate{.kind = decodes ? WorkKind::kDecode : WorkKind::kPrefill,
                    .rows_wanted = rows,
-                   .updates = session_.state().UpdatesDue(rows, provisional)};
+                   .updates = session_.state().UpdatesDue(rows, provisional),
+                   .learns = !provisional,
+                   .begins_stream = !decodes};
 }
 
 BlockCounts GenerateJob::PeakBlocks(int64_t /*rows*/) const {

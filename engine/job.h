@@ -61,6 +61,9 @@ class Job {
 
   // It has been the first of its session's queue.
   bool begun() const { return begun_; }
+  // It could take part in the step, but waits for memory, or for its turn to begin.
+  bool waits() const { return waits_; }
+  void set_waits(bool waits) { waits_ = waits; }
 
   // Whether what it computes is logged.
   virtual bool logs() const = 0;
@@ -131,6 +134,7 @@ class Job {
   const bool keeps_record_;
   const uint64_t arrival_;
   bool begun_ = false;
+  bool waits_ = false;
   bool done_ = false;
   bool recorded_ = false;  // the session knows record_
   uint64_t last_step_ = 0;

@@ -119,7 +119,7 @@ struct InputPiece {
 
 enum class RequestKind : uint8_t { kAppend, kGenerate };
 
-// How a tenant's requests share what is the tenant's; see PriorityWeight.
+// How a tenant's requests share what is the tenant's; see FlowWeight.
 enum class Priority : uint8_t { kHigh, kNormal, kLow };
 
 // What every request on a session has.

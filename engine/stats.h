@@ -26,6 +26,7 @@ struct EngineLoad {
   int64_t waiting_requests = 0;  // behind another request of their session, or for memory
   int64_t queued_requests = 0;   // accepted and not looked at yet: the engine is in a step
   int64_t pending_tokens = 0;    // input received and not yet computed
+  int64_t waiting_chunks = 0;    // closed, of all sessions, and not yet learnt
 
   absl::Duration step_time;   // of a step, on average of late
   double step_token_use = 0;  // rows of a step over --max_step_tokens, likewise
@@ -48,6 +49,13 @@ struct EngineLoad {
   std::vector<TenantLoad> tenants;  // that have requests in flight, or had of late
 };
 
+// What became of updates: one for each chunk and layer that learns.
+struct UpdateCounts {
+  int64_t updates = 0;  // all of them
+  int64_t clipped = 0;  // of these: scaled down to clip_norm
+  int64_t skipped = 0;  // not applied: not finite, or beyond max_relative_norm
+};
+
 // Told of what happens, on the engine thread; must be quick. The default does nothing.
 class StatsSink {
  public:
@@ -57,6 +65,8 @@ class StatsSink {
   virtual void OnTokensOut(int64_t /*tokens*/) {}
   // Chunks that a step closed, of all sessions.
   virtual void OnChunksClosed(int64_t /*chunks*/) {}
+  // Of a step, if it had any.
+  virtual void OnUpdates(const UpdateCounts& /*counts*/) {}
   virtual void OnFirstToken(absl::Duration /*since_arrival*/) {}
   virtual void OnNextToken(absl::Duration /*since_last_token*/) {}
   // A session's state has left the device for the host's memory, or has come back.

@@ -24,4 +24,10 @@ std::vector<Session*> UpdateQueue::First(int64_t limit) const {
   return sessions;
 }
 
+int64_t UpdateQueue::waiting_chunks() const {
+  int64_t chunks = 0;
+  for (const auto& [turn, session] : by_turn_) chunks += session->state().waiting_updates();
+  return chunks;
+}
+
 }  // namespace mneme

@@ -21,6 +21,8 @@ class UpdateQueue {
 
   // At most `limit`, the longest waiting first.
   std::vector<Session*> First(int64_t limit) const;
+  // Of all sessions in the queue.
+  int64_t waiting_chunks() const;
   bool empty() const { return by_turn_.empty(); }
 
  private:

@@ -27,7 +27,9 @@ CallRecord::CallRecord(const ServiceContext& context, std::string rpc, std::stri
       rpc_(std::move(rpc)),
       tenant_(std::move(tenant)),
       frequent_(frequent),
-      arrival_(context.clock.Now()) {}
+      arrival_(context.clock.Now()) {
+  context_.calls->Enter();
+}
 
 void CallRecord::End(const absl::Status& status) const {
   const absl::Duration time = context_.clock.Now() - arrival_;

@@ -10,7 +10,8 @@
 
 namespace mneme {
 
-// One call, from its arrival to the line in the log and the metrics that it leaves. One thread at a
+// One call, from its arrival to the line in the log and the metrics that it leaves; to be kept
+// until the call's reactor is done, so that the server knows what is in progress. One thread at a
 // time.
 class CallRecord {
  public:
@@ -18,6 +19,9 @@ class CallRecord {
   // second are `frequent`: they are logged at level debug only.
   CallRecord(const ServiceContext& context, std::string rpc, std::string tenant,
              bool frequent = false);
+  ~CallRecord() { context_.calls->Leave(); }
+  CallRecord(const CallRecord&) = delete;
+  CallRecord& operator=(const CallRecord&) = delete;
 
   // Filled in as it becomes known.
   std::string session_id;

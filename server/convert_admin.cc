@@ -90,6 +90,7 @@ void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   proto->set_running_requests(static_cast<uint32_t>(load.running_requests));
   proto->set_waiting_requests(static_cast<uint32_t>(load.waiting_requests));
   proto->set_pending_tokens(static_cast<uint64_t>(load.pending_tokens));
+  proto->set_waiting_chunks(static_cast<uint64_t>(load.waiting_chunks));
   proto->set_sessions(static_cast<uint64_t>(load.sessions));
   proto->set_active_sessions(static_cast<uint64_t>(load.sessions - load.parked_sessions));
   proto->set_log_pending_batches(static_cast<uint64_t>(load.log_pending_batches));

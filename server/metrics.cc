@@ -100,6 +100,9 @@ void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& fami
                            load.queued_requests));
   families.push_back(Gauge("mneme_pending_tokens", "Input tokens received and not yet computed.",
                            load.pending_tokens));
+  families.push_back(Gauge("mneme_waiting_chunks",
+                           "Chunks that sessions have read to their end and not learnt yet.",
+                           load.waiting_chunks));
   families.push_back(
       Gauge("mneme_step_use",
             "Of late: rows of a step over --max_step_tokens, and time of a step with "
@@ -158,9 +161,16 @@ Metrics::Metrics(const Clock& clock)
                         .Register(*registry_)),
       tokens_in_(AddCounter(*registry_, "mneme_tokens_in_total", "Input tokens computed.")),
       tokens_out_(AddCounter(*registry_, "mneme_tokens_out_total", "Tokens generated.")),
-      chunk_updates_(AddCounter(*registry_, "mneme_chunk_updates_total",
-                                "Chunks closed, each with an update of its session's fast "
-                                "weights.")),
+      chunks_closed_(AddCounter(*registry_, "mneme_chunks_closed_total",
+                                "Chunks that sessions have read to their end.")),
+      updates_applied_(AddCounter(*registry_, "mneme_updates_applied_total",
+                                  "Updates of a layer's fast weights, one for each chunk and "
+                                  "layer that learns.")),
+      updates_clipped_(AddCounter(*registry_, "mneme_updates_clipped_total",
+                                  "Updates that were scaled down to clip_norm.")),
+      updates_skipped_(AddCounter(*registry_, "mneme_updates_skipped_total",
+                                  "Updates not applied: not finite, or the fast weights would "
+                                  "have passed max_relative_norm.")),
       step_seconds_(
           AddHistogram(*registry_, "mneme_step_seconds", "Time of one step.", kShortTimes)),
       step_rows_(
@@ -209,7 +219,13 @@ void Metrics::OnTokensOut(int64_t tokens) {
 }
 
 void Metrics::OnChunksClosed(int64_t chunks) {
-  chunk_updates_.Increment(static_cast<double>(chunks));
+  chunks_closed_.Increment(static_cast<double>(chunks));
+}
+
+void Metrics::OnUpdates(const UpdateCounts& counts) {
+  updates_applied_.Increment(static_cast<double>(counts.updates - counts.skipped));
+  updates_clipped_.Increment(static_cast<double>(counts.clipped));
+  updates_skipped_.Increment(static_cast<double>(counts.skipped));
 }
 
 void Metrics::OnFirstToken(absl::Duration since_arrival) {

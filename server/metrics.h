@@ -36,6 +36,7 @@ class Metrics final : public StatsSink {
   void OnTokensIn(int64_t tokens) override;
   void OnTokensOut(int64_t tokens) override;
   void OnChunksClosed(int64_t chunks) override;
+  void OnUpdates(const UpdateCounts& counts) override;
   void OnFirstToken(absl::Duration since_arrival) override;
   void OnNextToken(absl::Duration since_last_token) override;
   void OnParked(int64_t bytes, absl::Duration time) override;
@@ -60,7 +61,10 @@ class Metrics final : public StatsSink {
   prometheus::Family<prometheus::Histogram>& call_seconds_;
   prometheus::Counter& tokens_in_;
   prometheus::Counter& tokens_out_;
-  prometheus::Counter& chunk_updates_;
+  prometheus::Counter& chunks_closed_;
+  prometheus::Counter& updates_applied_;
+  prometheus::Counter& updates_clipped_;
+  prometheus::Counter& updates_skipped_;
   prometheus::Histogram& step_seconds_;
   prometheus::Histogram& step_rows_;
   prometheus::Histogram& first_token_seconds_;

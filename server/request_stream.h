@@ -61,6 +61,7 @@ class RequestStream : public Reactor,
 
   RequestStream(const ServiceContext& context, grpc::CallbackServerContext& call, std::string rpc)
       : context_(context),
+        call_(call),
         deadline_(DeadlineOf(call)),
         record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata)) {}
 
@@ -104,6 +105,7 @@ class RequestStream : public Reactor,
   const std::shared_ptr<RequestChannel>& channel() const { return channel_; }
 
   const ServiceContext& context_;
+  grpc::CallbackServerContext& call_;
   const absl::Time deadline_;
   CallRecord record_;
 
@@ -124,6 +126,16 @@ class RequestStream : public Reactor,
     }
     while (submitted_ && !writing_ && !finished_ && NextEvent()) {
     }
+    if (submitted_ && writing_ && !client_lost_) CutOff();
+  }
+
+  // Ends the call of a client for whose reading the engine waits no longer: the write in flight
+  // would last as long as the client likes.
+  void CutOff() {
+    const std::optional<absl::Status> end = channel_->end();
+    if (!end || end->ok() || GetErrorInfo(*end).reason != ErrorReason::kSlowReader) return;
+    client_lost_ = true;
+    call_.TryCancel();  // the write fails, and the rest of the events are taken to the end
   }
 
   // The call was cancelled, its deadline passed or its connection broke: nobody reads any more.

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
@@ -17,6 +18,11 @@ constexpr int kKeepaliveMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 constexpr int kMinClientPingMs = 10'000;
 
+ServiceContext WithCalls(ServiceContext context, CallCount& calls) {
+  context.calls = &calls;
+  return context;
+}
+
 void SetLimits(grpc::ServerBuilder& builder, int64_t max_message_bytes) {
   builder.SetMaxReceiveMessageSize(static_cast<int>(max_message_bytes));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
@@ -31,7 +37,10 @@ void SetLimits(grpc::ServerBuilder& builder, int64_t max_message_bytes) {
 }  // namespace
 
 Server::Server(const ServiceContext& context)
-    : context_(context), sessions_(context_), inference_(context_), admin_(context_) {}
+    : context_(WithCalls(context, calls_)),
+      sessions_(context_),
+      inference_(context_),
+      admin_(context_) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const std::string& host, int port,
                                                       const ServiceContext& context) {
@@ -65,7 +74,11 @@ void Server::SetServing(bool serving) {
 }
 
 void Server::Shutdown(absl::Duration grace) {
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  calls_.AwaitNone(grace);
+  // A call that comes once gRPC has begun to shut down gets CANCELLED from it. So the connections
+  // go first, which callers see as UNAVAILABLE, and then there is no time left for a call to come.
+  grpc_server_cancel_all_calls(server_->c_server());
+  server_->Shutdown(absl::ToChronoTime(absl::UnixEpoch()));
   server_->Wait();
 }
 

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/admin_service.h"
+#include "server/call_count.h"
 #include "server/inference_service.h"
 #include "server/service_context.h"
 #include "server/session_service.h"
@@ -29,13 +30,16 @@ class Server {
   // What health answers. NOT_SERVING also shows in GetLoad as draining.
   void SetServing(bool serving);
 
-  // Takes no more calls; those that have not ended after `grace` are cancelled. Returns when all
-  // have ended. The engine must still run, or have ended its requests.
+  // Waits up to `grace` for calls to end; those that come meanwhile are still answered, by a
+  // drained engine with UNAVAILABLE. Then closes all connections, which is UNAVAILABLE to the
+  // callers of what has not ended. Returns when all calls have ended. The engine must still run, or
+  // have ended its requests.
   void Shutdown(absl::Duration grace);
 
  private:
   explicit Server(const ServiceContext& context);
 
+  CallCount calls_;
   const ServiceContext context_;
   SessionService sessions_;
   InferenceService inference_;

@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "engine/clock.h"
 #include "engine/engine.h"
+#include "server/call_count.h"
 #include "server/convert_inference.h"
 #include "server/logging.h"
 #include "server/metrics.h"
@@ -26,6 +27,7 @@ struct ServiceContext {
   int64_t max_message_bytes = 0;
   bool trust_tenant_metadata = false;
   absl::Time start_time;
+  CallCount* calls = nullptr;  // the Server's own
 };
 
 }  // namespace mneme

@@ -11,19 +11,19 @@ namespace mneme {
 std::shared_ptr<UnaryCall> UnaryCall::Start(const ServiceContext& context,
                                             grpc::CallbackServerContext& call, std::string rpc,
                                             bool frequent) {
-  return std::shared_ptr<UnaryCall>(new UnaryCall(context, call, std::move(rpc), frequent));
+  std::shared_ptr<UnaryCall> unary(new UnaryCall(context, call, std::move(rpc), frequent));
+  unary->self_ = unary;
+  return unary;
 }
 
-UnaryCall::UnaryCall(const ServiceContext& context, grpc::CallbackServerContext& call,
+UnaryCall::UnaryCall(const ServiceContext& context, const grpc::CallbackServerContext& call,
                      std::string rpc, bool frequent)
-    : record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata), frequent),
-      reactor_(call.DefaultReactor()) {}
+    : record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata), frequent) {}
 
 grpc::ServerUnaryReactor* UnaryCall::Finish(const absl::Status& status) {
   record_.End(status);
-  grpc::ServerUnaryReactor* const reactor = reactor_;
-  reactor->Finish(ToGrpcStatus(status));
-  return reactor;
+  grpc::ServerUnaryReactor::Finish(ToGrpcStatus(status));
+  return this;
 }
 
 absl::Status NotImplemented(const std::string& rpc) {

@@ -13,8 +13,9 @@
 namespace mneme {
 
 // A unary call in progress: its record, and the reactor that ends it. Request and response live
-// until Finish. Shared with the callback that finishes it, on whichever thread.
-class UnaryCall {
+// until Finish. Owns itself until OnDone, and is shared with the callback that finishes it, on
+// whichever thread.
+class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
   static std::shared_ptr<UnaryCall> Start(const ServiceContext& context,
                                           grpc::CallbackServerContext& call, std::string rpc,
@@ -25,14 +26,16 @@ class UnaryCall {
 
   // Ends the call, exactly once. Returns the reactor, for a handler that ends at once.
   grpc::ServerUnaryReactor* Finish(const absl::Status& status);
-  grpc::ServerUnaryReactor* reactor() const { return reactor_; }
+  grpc::ServerUnaryReactor* reactor() { return this; }
+
+  void OnDone() override { self_.reset(); }
 
  private:
-  UnaryCall(const ServiceContext& context, grpc::CallbackServerContext& call, std::string rpc,
+  UnaryCall(const ServiceContext& context, const grpc::CallbackServerContext& call, std::string rpc,
             bool frequent);
 
   CallRecord record_;
-  grpc::ServerUnaryReactor* const reactor_;  // owned by the call's context
+  std::shared_ptr<UnaryCall> self_;  // until OnDone
 };
 
 // UNIMPLEMENTED, for calls that the API has and this server has not.

@@ -2,7 +2,7 @@
 #define MNEME_ENGINE_SCHEDULING_FAIR_RING_H_
 
 // Deficit round robin (Shreedhar and Varghese, 1995) over flows: each is a tenant's requests of one
-// priority.
+// priority, input that a stream waits for apart from documents.
 
 #include <cstddef>
 #include <deque>
@@ -14,6 +14,7 @@ namespace mneme {
 struct FlowKey {
   int tenant = 0;
   Priority priority = Priority::kNormal;
+  bool of_stream = false;  // somebody waits for the first token
 
   friend bool operator==(const FlowKey& a, const FlowKey& b) = default;
 };
@@ -28,9 +29,10 @@ struct FlowCredit {
 // flow without work is not in it: who has nothing to do saves nothing up.
 using FairRing = std::deque<FlowCredit>;
 
-// How many parts of its tenant's share go to a priority, where several of them have work. All of
-// them get some: no priority starves another.
-double PriorityWeight(Priority priority);
+// How many parts of its tenant's share go to a flow, where several of them have work: four times as
+// many to each priority as to the one below, and sixteen times as many to input that a stream waits
+// for as to a document. All of them get some: none starves another.
+double FlowWeight(const FlowKey& flow);
 
 }  // namespace mneme
 

@@ -5,6 +5,8 @@
 #include <tuple>
 #include <utility>
 
+#include "engine/scheduling/step_draft.h"
+
 namespace mneme {
 namespace {
 
@@ -16,6 +18,8 @@ constexpr int64_t kDecodeQuantumRows = 1;
 constexpr int64_t kMinPieceRows = 16;
 // Rows of prefill beside running streams until their time is known.
 constexpr int64_t kProbeRows = 64;
+// What updates that no token waits for may add to the time of the rows beside which they run.
+constexpr double kUpdateShare = 0.01;
 
 // Candidates of one flow that are still to be served, the next one last.
 struct Backlog {
@@ -29,24 +33,31 @@ class Planner {
  public:
   Planner(absl::Span<const Candidate> candidates, const PlanLimits& limits,
           const StepCostModel& cost)
-      : candidates_(candidates), limits_(limits), cost_(cost), planned_(candidates.size()) {}
+      : candidates_(candidates), limits_(limits), cost_(cost), draft_(candidates, limits, cost) {}
 
-  StepPlan Plan(FairRings rings) {
+  StepPlan Plan(PlanState state) {
     const bool prefill_waits = Any(WorkKind::kPrefill);
     const bool decodes = Any(WorkKind::kDecode);
     const Room all = {limits_.max_step_tokens, kMaxStepSequences};
     const Room most = {all.rows - all.rows / 4, all.places - all.places / 4};
-    const FairRing decode_ring = rings.decode;
-    rings.decode = Serve(WorkKind::kDecode, decode_ring, prefill_waits ? most : all);
-    if (prefill_waits) {
-      Room room = all;
-      if (decodes) LimitTime(&room);
-      rings.prefill = Serve(WorkKind::kPrefill, std::move(rings.prefill), room);
-      rings.decode = Serve(WorkKind::kDecode, std::move(rings.decode), all);
+    const FairRing decode_ring = state.decode;
+    state.decode = Serve(WorkKind::kDecode, decode_ring, prefill_waits ? most : all);
+    Room room = all;
+    if (decodes && (prefill_waits || Any(WorkKind::kUpdate))) LimitTime(&room);
+    if (decodes || prefill_waits) {
+      ServeUpdates(room.time_us, &state.update_debt_us);
     } else {
-      rings.prefill.clear();
+      ServeIdleUpdates();
     }
-    return Result(std::move(rings));
+    if (prefill_waits) {
+      state.prefill = Serve(WorkKind::kPrefill, std::move(state.prefill), room);
+      state.decode = Serve(WorkKind::kDecode, std::move(state.decode), all);
+    } else {
+      state.prefill.clear();
+    }
+    state.steps_since_input_waited = InputIsLeft() ? 0 : state.steps_since_input_waited + 1;
+    state.update_debt_us = std::max(state.update_debt_us - kUpdateShare * draft_.PredictUs(), 0.0);
+    return Result(std::move(state));
   }
 
  private:
@@ -58,62 +69,71 @@ class Planner {
     double time_us = std::numeric_limits<double>::infinity();
   };
 
-  struct Planned {
-    bool taken = false;
-    int64_t rows = 0;
-    double cost = 0;
-  };
-
   bool Any(WorkKind kind) const {
     return std::any_of(candidates_.begin(), candidates_.end(),
                        [kind](const Candidate& c) { return c.kind == kind; });
   }
 
-  int64_t Wanted(size_t i) const { return candidates_[i].rows_wanted - planned_[i].rows; }
+  bool InputIsLeft() const {
+    for (size_t i = 0; i < candidates_.size(); ++i) {
+      if (candidates_[i].kind == WorkKind::kPrefill && draft_.Wanted(i) > 0) return true;
+    }
+    return false;
+  }
 
   void LimitTime(Room* room) {
-    const double decode_us = cost_.PredictUs(work_);
-    budget_us_ = std::max(limits_.target_us, 2 * decode_us * cost_.margin());
+    const double decode_us = draft_.PredictUs();
+    budget_us_ = std::max(limits_.target_us, decode_us * cost_.margin() / kDecodeShare);
     room->time_us = budget_us_ / cost_.margin();
     if (std::isfinite(limits_.target_us) && !cost_.knows_prefill()) {
       room->prefill_rows = kProbeRows;
     }
   }
 
-  // What `rows` rows more of a candidate add to the step.
-  StepWork WorkOf(size_t i, int64_t rows) const {
-    const Candidate& candidate = candidates_[i];
-    const int64_t first = candidate.position + planned_[i].rows;
-    StepWork work = {.updates = planned_[i].taken ? 0 : candidate.updates};
-    if (limits_.chunk_tokens > 0 && rows > 0) {
-      // A chunk with which the piece ends waits; one with which it ended so far no longer does.
-      const int64_t before = planned_[i].rows > 0 ? first - 1 : first;
-      work.updates += (first + rows - 1) / limits_.chunk_tokens - before / limits_.chunk_tokens;
-    }
-    int64_t keys = first + (rows + 1) / 2;  // of a row, on average
-    if (limits_.attention_tokens > 0) keys = std::min(keys, limits_.attention_tokens);
-    if (candidate.kind == WorkKind::kDecode) {
-      work.decode_rows = std::max<int64_t>(rows, 1);
-      work.decode_keys = rows * keys;
-    } else {
-      work.prefill_rows = rows;
-      work.prefill_keys = rows * keys;
-    }
-    return work;
+  // --- Updates that no token waits for. ---
+
+  int64_t MostUpdates() const {
+    const int64_t chunk = std::max<int64_t>(limits_.chunk_tokens, 1);
+    return std::max<int64_t>(limits_.max_step_tokens / chunk, 1);
   }
 
-  // In the unit of credits: microseconds, or rows while no time is known.
-  double CostOf(const StepWork& work) const {
-    const double us = cost_.PredictUs(work_ + work) - cost_.PredictUs(work_);
-    return us > 0 ? us : static_cast<double>(work.decode_rows + work.prefill_rows);
+  // Beside rows: at most one, when those before are paid off; but as many as there is time for, and
+  // one in any case, where somebody waits for their memory.
+  void ServeUpdates(double time_us, double* debt_us) {
+    int64_t planned = 0;
+    for (size_t i = 0; i < candidates_.size() && planned < MostUpdates(); ++i) {
+      if (candidates_[i].kind != WorkKind::kUpdate) continue;
+      const double cost_us = draft_.CostOf({.updates = 1});
+      const bool timely = draft_.PredictUs() + cost_us <= time_us;
+      const bool paid = *debt_us <= 0 && draft_.PredictUs() > 0;
+      if (!(candidates_[i].awaited ? timely || planned == 0 : timely && paid)) continue;
+      draft_.Take(i, 0);
+      *debt_us += cost_us;
+      ++planned;
+    }
   }
+
+  // In a step of their own: no more than a request that comes meanwhile would wait for others'
+  // rows.
+  void ServeIdleUpdates() {
+    const double time_us = limits_.target_us / cost_.margin();
+    int64_t planned = 0;
+    for (size_t i = 0; i < candidates_.size() && planned < MostUpdates(); ++i) {
+      if (candidates_[i].kind != WorkKind::kUpdate) continue;
+      if (planned > 0 && draft_.PredictUs() + draft_.CostOf({.updates = 1}) > time_us) return;
+      draft_.Take(i, 0);
+      ++planned;
+    }
+  }
+
+  // --- Rows. ---
 
   std::vector<Backlog> BacklogsOf(WorkKind kind) const {
     std::vector<Backlog> backlogs;
     for (size_t i = 0; i < candidates_.size(); ++i) {
       const Candidate& c = candidates_[i];
-      if (c.kind != kind || (planned_[i].taken && Wanted(i) == 0)) continue;
-      const FlowKey flow = {c.tenant, c.priority};
+      if (c.kind != kind || (draft_.taken(i) && draft_.Wanted(i) == 0)) continue;
+      const FlowKey flow = {c.tenant, c.priority, c.begins_stream};
       auto backlog = std::find_if(backlogs.begin(), backlogs.end(),
                                   [&](const Backlog& b) { return b.flow == flow; });
       if (backlog == backlogs.end()) {
@@ -125,9 +145,9 @@ class Planner {
       SortForService(&backlog.candidates);
       double parts = 0;  // of its tenant's share, in all
       for (const Backlog& other : backlogs) {
-        if (other.flow.tenant == backlog.flow.tenant) parts += PriorityWeight(other.flow.priority);
+        if (other.flow.tenant == backlog.flow.tenant) parts += FlowWeight(other.flow);
       }
-      backlog.weight = backlog.tenant_weight * PriorityWeight(backlog.flow.priority) / parts;
+      backlog.weight = backlog.tenant_weight * FlowWeight(backlog.flow) / parts;
     }
     return backlogs;
   }
@@ -153,7 +173,7 @@ class Planner {
       if (turn.credit <= 0) turn.credit += Quantum(next, backlog, backlogs, ring);
       if (turn.credit > 0) {
         if (!ServeOne(next, room, &turn.credit)) return ring;
-        if (Wanted(next) == 0) backlog.candidates.pop_back();
+        if (draft_.Wanted(next) == 0) backlog.candidates.pop_back();
       }
       const FlowCredit served = turn;
       if (backlog.candidates.empty()) {
@@ -192,7 +212,7 @@ class Planner {
         if (other.flow == entry.flow) heaviest = std::max(heaviest, other.weight);
       }
     }
-    const double row = CostOf(WorkOf(next, 1));
+    const double row = draft_.CostOf(draft_.WorkOf(next, 1));
     const int64_t rows =
         candidates_[next].kind == WorkKind::kDecode ? kDecodeQuantumRows : kPrefillQuantumRows;
     return std::max(row, 1e-6) * static_cast<double>(rows) * backlog.weight / heaviest;
@@ -202,88 +222,76 @@ class Planner {
   // False if there is no room.
   bool ServeOne(size_t i, const Room& room, double* credit) {
     const int64_t rows = RowsFor(i, room, *credit);
-    const bool places = planned_[i].taken || places_ < room.places;
-    if (rows < 0 || !places || rows_ >= room.rows) return false;
-    const StepWork work = WorkOf(i, rows);
-    const double cost = CostOf(work);
-    *credit -= cost;
-    if (!planned_[i].taken) {
-      ++places_;
-      order_.push_back(i);
-    }
-    planned_[i] = {true, planned_[i].rows + rows, planned_[i].cost + cost};
-    rows_ += std::max<int64_t>(rows, 1);
-    work_ += work;
+    const bool places = draft_.taken(i) || draft_.places() < room.places;
+    if (rows < 0 || !places || draft_.rows() >= room.rows) return false;
+    *credit -= draft_.Take(i, rows);
     return true;
   }
 
   // Rows that the step has room for and the credit pays; -1: no room.
   int64_t RowsFor(size_t i, const Room& room, double credit) const {
-    const int64_t wanted = Wanted(i);
+    const int64_t wanted = draft_.Wanted(i);
     if (candidates_[i].kind == WorkKind::kDecode || wanted == 0) return wanted;
-    const int64_t left = std::min(room.rows - rows_, room.prefill_rows - work_.prefill_rows);
-    const double row = std::max(CostOf(WorkOf(i, 1)), 1e-6);
+    const int64_t planned = draft_.work().prefill_rows;
+    const int64_t left = std::min(room.rows - draft_.rows(), room.prefill_rows - planned);
+    const double row = std::max(draft_.CostOf(draft_.WorkOf(i, 1)), 1e-6);
     const int64_t paid = std::max(ToRows(credit / row), kMinPieceRows);
     int64_t timely = left;
     if (std::isfinite(room.time_us) && cost_.knows_prefill()) {
-      timely = ToRows((room.time_us - cost_.PredictUs(work_)) / PieceRowUs(i, left));
-      if (work_.prefill_rows == 0) timely = std::max(timely, kMinPieceRows);
+      timely = TimelyRows(i, std::min({wanted, left, paid}), room.time_us);
+      if (planned == 0) timely = std::max(timely, kMinPieceRows);
     }
     const int64_t rows = std::min({wanted, left, paid, timely});
     return rows > 0 ? rows : -1;
   }
 
-  // What a row of a piece of up to `rows` takes, its part in the updates included.
-  double PieceRowUs(size_t i, int64_t rows) const {
-    const int64_t piece = std::clamp<int64_t>(std::min(rows, Wanted(i)), 1, kPrefillQuantumRows);
-    StepWork work = WorkOf(i, piece);
-    work.updates = 0;
-    double us = CostOf(work) / static_cast<double>(piece);
-    if (limits_.chunk_tokens > 0) {
-      us += CostOf({.updates = 1}) / static_cast<double>(limits_.chunk_tokens);
+  // The most rows, up to `rows`, with which the step, updates inside the piece included, is done in
+  // time.
+  int64_t TimelyRows(size_t i, int64_t rows, double time_us) const {
+    int64_t fit = 0;
+    for (int64_t beyond = rows + 1; fit + 1 < beyond;) {
+      const int64_t middle = (fit + beyond) / 2;
+      const StepWork step = draft_.work() + draft_.WorkOf(i, middle);
+      (cost_.PredictUs(step) <= time_us ? fit : beyond) = middle;
     }
-    return std::max(us, 1e-6);
+    return fit;
   }
 
   static int64_t ToRows(double rows) { return static_cast<int64_t>(std::clamp(rows, 0.0, 1e9)); }
 
-  StepPlan Result(FairRings rings) const {
-    StepPlan plan = {.work = work_,
-                     .expected_us = cost_.PredictUs(work_),
-                     .budget_us = budget_us_,
-                     .rings = std::move(rings)};
-    for (size_t i : order_) plan.rows.push_back({i, planned_[i].rows, planned_[i].cost});
-    return plan;
+  StepPlan Result(PlanState state) const {
+    return {.rows = draft_.planned(),
+            .work = draft_.work(),
+            .expected_us = draft_.PredictUs(),
+            .budget_us = budget_us_,
+            .state = std::move(state)};
   }
 
   const absl::Span<const Candidate> candidates_;
   const PlanLimits& limits_;
   const StepCostModel& cost_;
-  std::vector<Planned> planned_;  // one for each candidate
-  std::vector<size_t> order_;     // in which they were planned
-  StepWork work_;
-  int64_t rows_ = 0;
-  int64_t places_ = 0;
+  StepDraft draft_;
   double budget_us_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace
 
-double PriorityWeight(Priority priority) {
-  switch (priority) {
+double FlowWeight(const FlowKey& flow) {
+  const double weight = flow.of_stream ? 16 : 1;
+  switch (flow.priority) {
     case Priority::kHigh:
-      return 16;
+      return 16 * weight;
     case Priority::kNormal:
-      return 4;
+      return 4 * weight;
     case Priority::kLow:
       break;
   }
-  return 1;
+  return weight;
 }
 
 StepPlan PlanStep(absl::Span<const Candidate> candidates, const PlanLimits& limits,
-                  const StepCostModel& cost, FairRings rings) {
-  return Planner(candidates, limits, cost).Plan(std::move(rings));
+                  const StepCostModel& cost, PlanState state) {
+  return Planner(candidates, limits, cost).Plan(std::move(state));
 }
 
 }  // namespace mneme

@@ -12,6 +12,10 @@ constexpr int kReweightings = 2;
 constexpr int kSweeps = 60;
 // How much the costs before weigh against the window; decides only what the window leaves open.
 constexpr double kInertia = 1e-3;
+// Of 128 steps the slowest may be another process's doing; the next one counts, and a hundredth for
+// the error of the fit itself.
+constexpr double kMarginQuantile = 0.995;
+constexpr double kFitError = 0.01;
 
 // The value that a share of `values` does not exceed.
 double Quantile(std::vector<double> values, double share) {
@@ -122,7 +126,7 @@ void StepCostModel::SetMargin() {
   for (const Step& step : window_) {
     ratios.push_back(step.time_us / std::max(Predict(step.terms), 1e-9));
   }
-  margin_ = std::clamp(Quantile(std::move(ratios), 0.95), 1.0, 2.0);
+  margin_ = std::clamp(Quantile(std::move(ratios), kMarginQuantile) + kFitError, 1.0, 2.0);
 }
 
 }  // namespace mneme

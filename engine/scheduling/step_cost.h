@@ -37,7 +37,7 @@ class StepCostModel {
 
   // What a step of this work is expected to take; 0 while nothing is known.
   double PredictUs(const StepWork& work) const;
-  // By what factor steps take longer than predicted, but for one in twenty; at least 1, at most 2.
+  // By what factor steps take longer than predicted, but for one of the window; between 1 and 2.
   double margin() const { return margin_; }
   // Enough steps with prefill pieces were seen to predict them.
   bool knows_prefill() const { return prefill_steps_ >= 4; }

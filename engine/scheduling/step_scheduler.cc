@@ -14,14 +14,15 @@ double Ratio(const DecayingRate& part, const DecayingRate& whole, absl::Time now
 }  // namespace
 
 StepPlan StepScheduler::Plan(absl::Span<const Candidate> candidates) {
-  StepPlan plan = PlanStep(candidates, limits_, cost_, std::move(rings_));
-  rings_ = plan.rings;
+  StepPlan plan = PlanStep(candidates, limits_, cost_, std::move(state_));
+  state_ = plan.state;
   return plan;
 }
 
 void StepScheduler::OnStepDone(const StepPlan& plan, absl::Time now, absl::Duration time) {
   const double time_us = absl::ToDoubleMicroseconds(time);
-  cost_.Observe(plan.work, time_us);
+  const bool has_rows = plan.work.decode_rows + plan.work.prefill_rows > 0;
+  if (has_rows) cost_.Observe(plan.work, time_us);  // others lack the model's pass over its weights
   steps_.Add(now, 1);
   step_seconds_.Add(now, absl::ToDoubleSeconds(time));
   step_rows_.Add(now, static_cast<double>(plan.work.decode_rows + plan.work.prefill_rows));

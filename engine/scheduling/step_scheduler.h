@@ -6,6 +6,7 @@
 #include "engine/scheduling/decaying_rate.h"
 #include "engine/scheduling/plan.h"
 #include "engine/scheduling/step_cost.h"
+#include "engine/scheduling/stream_gate.h"
 #include "engine/stats.h"
 
 namespace mneme {
@@ -15,6 +16,8 @@ class StepScheduler {
  public:
   explicit StepScheduler(const PlanLimits& limits) : limits_(limits) {}
 
+  // Decides who begins a stream in the next step; until then no other method may be called.
+  StreamGate Gate() const { return {limits_, cost_, state_}; }
   StepPlan Plan(absl::Span<const Candidate> candidates);
   // The step of `plan` took so long, until `now`.
   void OnStepDone(const StepPlan& plan, absl::Time now, absl::Duration time);
@@ -25,7 +28,7 @@ class StepScheduler {
  private:
   const PlanLimits limits_;
   StepCostModel cost_;
-  FairRings rings_;
+  PlanState state_;
 
   DecayingRate steps_, step_seconds_, step_rows_;
   DecayingRate limited_steps_, limited_use_;  // those with a budget of time, and how full they were

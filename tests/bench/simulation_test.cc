@@ -8,20 +8,21 @@ namespace mneme {
 namespace {
 
 SimulationReport RunSimulation(const std::string& scenario, const std::string& policy,
-                               const std::string& device = "h200") {
+                               const std::string& device = "h200", int64_t requests = 3000) {
   SimulationOptions options;
   options.device = *FindProfile(device);
   options.scenario = scenario;
   options.policy = policy;
-  options.requests = 3000;
+  options.requests = requests;
   return Simulate(options, [](double) {});
 }
 
 TEST(SimulationTest, IngestionDoesNotStallRunningStreams) {
-  for (const std::string scenario : {"mixed", "bursts", "ingestion"}) {
+  for (const std::string scenario : {"mixed", "bursts", "ingestion", "hostile"}) {
     for (const std::string policy : {"exact", "deferred"}) {
       const SimulationReport report = RunSimulation(scenario, policy);
-      EXPECT_LT(report.between.QuantileMs(0.99), 41) << scenario << ", " << policy;
+      const double most = scenario == "hostile" ? 42 : 40.3;  // of a target of 40
+      EXPECT_LT(report.between.QuantileMs(0.99), most) << scenario << ", " << policy;
     }
   }
   EXPECT_GT(RunSimulation("ingestion", "first-come").between.QuantileMs(0.99), 80)
@@ -29,11 +30,12 @@ TEST(SimulationTest, IngestionDoesNotStallRunningStreams) {
 }
 
 TEST(SimulationTest, AHostileTenantDoesNotKeepOthersFromTheirShare) {
-  const SimulationReport fair = RunSimulation("hostile", "exact");
-  const SimulationReport first_come = RunSimulation("hostile", "first-come");
+  const SimulationReport fair = RunSimulation("hostile", "exact", "h200", 10000);
+  const SimulationReport first_come = RunSimulation("hostile", "first-come", "h200", 10000);
   EXPECT_GT(fair.fairness, 0.99);
   EXPECT_LT(fair.polite_first_token.QuantileMs(0.99),
             first_come.polite_first_token.QuantileMs(0.99) / 2);
+  EXPECT_GT(fair.goodput, 5 * first_come.goodput);
 }
 
 TEST(SimulationTest, TheSameSeedGivesTheSameRun) {

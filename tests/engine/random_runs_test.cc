@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <random>
 #include <set>
 #include <string>
@@ -23,31 +24,44 @@ uint32_t FromEnvironment(const char* name, uint32_t otherwise) {
   return value == nullptr ? otherwise : static_cast<uint32_t>(std::atol(value));
 }
 
-// Fails the test if a step has two sequences that share the page in which their rows end.
+// Fails the test if a step has two sequences that share the page in which their rows end, and says
+// of how many rows each step is.
 class ExclusiveStream final : public ForwardingStream {
  public:
-  using ForwardingStream::ForwardingStream;
+  ExclusiveStream(std::unique_ptr<Stream> inner, const std::function<void(int64_t)>& on_step)
+      : ForwardingStream(std::move(inner)), on_step_(on_step) {}
 
   void BeginStep(const RowBatch& batch) override {
+    int64_t all_rows = 0;
     std::set<int32_t> last_pages;
     for (const SequenceRows& rows : batch.sequences) {
       const PageTable& table = rows.page_tables[0];
       const int64_t last = rows.first_position + rows.row_count - 1 - table.first_position;
       const int32_t page = table.pages[static_cast<size_t>(last / kPageTokens)];
       EXPECT_TRUE(last_pages.insert(page).second) << "a session is in the step twice";
+      all_rows += rows.row_count;
     }
+    on_step_(all_rows);
     ForwardingStream::BeginStep(batch);
   }
+
+ private:
+  const std::function<void(int64_t)> on_step_;
 };
 
 class ExclusiveBackend final : public ForwardingBackend {
  public:
-  using ForwardingBackend::ForwardingBackend;
+  ExclusiveBackend(std::unique_ptr<Backend> inner, std::function<void(int64_t)> on_step)
+      : ForwardingBackend(std::move(inner)), on_step_(std::move(on_step)) {}
+
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
     absl::StatusOr<std::unique_ptr<Stream>> stream = ForwardingBackend::CreateStream();
     if (!stream.ok()) return stream;
-    return std::make_unique<ExclusiveStream>(*std::move(stream));
+    return std::make_unique<ExclusiveStream>(*std::move(stream), on_step_);
   }
+
+ private:
+  const std::function<void(int64_t)> on_step_;
 };
 
 // One run: everything in it follows from the seed.
@@ -63,7 +77,10 @@ class RandomRun {
                       .cache_bytes = (8 + Below(40)) << 10,
                       .host_cache_bytes = Below(4) * HostPool::kSlabBytes};
     options.wrap_backend = [this](std::unique_ptr<Backend> inner) {
-      return std::make_unique<ExclusiveBackend>(MakeFailingBackend(std::move(inner), &broken_));
+      // Steps take time, of which the scheduler learns.
+      return std::make_unique<ExclusiveBackend>(
+          MakeFailingBackend(std::move(inner), &broken_),
+          [this](int64_t rows) { engine_->clock().Advance(absl::Milliseconds(1 + rows)); });
     };
     engine_ = std::make_unique<LoopHarness>(model_dir_, options);
     fails_ = Below(10) == 0;
@@ -90,7 +107,8 @@ class RandomRun {
     std::unique_ptr<Call> call;
     std::string session;  // empty: a throw-away one
     std::string id;
-    bool logs_tokens = false;  // and their log-probabilities were asked for
+    bool logs_tokens = false;    // and their log-probabilities were asked for
+    std::vector<int32_t> asked;  // the input of a throw-away session that learns nothing
   };
 
   static std::string Name(int64_t session) { return "s" + std::to_string(session); }
@@ -145,6 +163,7 @@ class RandomRun {
     const bool logs = request.learn && !session.empty();
     const std::string id = request.header.request_id;
     requests_.push_back({engine_->StartGenerate(session, request), session, id, logs});
+    if (session.empty() && !request.learn) requests_.back().asked = request.input.ids;
   }
 
   void StartAppend() {
@@ -203,6 +222,23 @@ class RandomRun {
     LoopHarness alone(model_dir_, {.engine = {.max_step_tokens = 64, .cache_bytes = 4 << 20}});
     for (int i = 0; i < kSessions; ++i) {
       CheckSession(Name(i), alone);
+    }
+    for (const Request& request : requests_) {
+      if (!request.asked.empty()) CheckThrowAway(request, alone);
+    }
+  }
+
+  // What a throw-away session generated is as probable when it is read again.
+  static void CheckThrowAway(const Request& request, LoopHarness& alone) {
+    std::vector<int32_t> tokens = request.asked;
+    for (const GeneratedToken& token : request.call->tokens) tokens.push_back(token.id);
+    alone.Create(request.id, {.freeze = true});
+    const auto whole = alone.Append(request.id, tokens, /*logprobs=*/true);
+    ASSERT_TRUE(EndedOk(*whole));
+    const std::vector<float> logprobs = whole->AppendLogProbs();
+    for (size_t i = request.asked.size(); i < tokens.size(); ++i) {
+      const GeneratedToken& token = request.call->tokens[i - request.asked.size()];
+      EXPECT_NEAR(*token.logprob, logprobs[i], 1e-3);
     }
   }
 

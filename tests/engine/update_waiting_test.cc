@@ -102,8 +102,10 @@ TEST_P(UpdateWaitingTest, AChunkThatNobodyWaitsForIsLearntInAnIdleStep) {
   EXPECT_EQ(engine_->Info("s").version, 1u) << "the log closes chunks";
   EXPECT_THAT(TakeBatches(), IsEmpty());
   EXPECT_TRUE(engine_->Delta("s", 0).empty());
+  EXPECT_EQ(load().waiting_chunks, 1);
   EXPECT_TRUE(engine_->Step());
   EXPECT_THAT(TakeBatches(), ElementsAre(1));
+  EXPECT_EQ(load().waiting_chunks, 0);
   EXPECT_FALSE(engine_->Delta("s", 0).empty());
   EXPECT_FALSE(engine_->Step()) << "nothing is left to do";
 }

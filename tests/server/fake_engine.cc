@@ -193,6 +193,7 @@ void FakeEngine::GetLoad(Done<EngineLoad> done) {
   load.device_bytes_reserved = 20;
   load.device_bytes_limit = 30;
   load.queued_requests = 4;
+  load.waiting_chunks = 7;
   load.step_time = absl::Milliseconds(5);
   load.step_time_use = 0.5;
   load.idle_sessions = 1;

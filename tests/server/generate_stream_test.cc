@@ -152,6 +152,21 @@ TEST_F(GenerateStreamTest, ASlowReaderFillsItsQueueAndLosesNothing) {
   EXPECT_EQ(events_.back().token().id(), (kTokens - 1) % 100);
 }
 
+TEST_F(GenerateStreamTest, AReaderThatIsCutOffForItsSlownessHoldsNoCall) {
+  context_.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
+  Open();
+  AcceptedRequest request = engine_.NextRequest();
+  const std::string text(100'000, 'x');  // beyond what the transport buffers
+  for (int i = 0; i < 100; ++i) request.channel->PushEvent(Token(1, text));
+  request.channel->PushEvent(RequestEnd{
+      MakeError(absl::StatusCode::kCancelled, "slow", {.reason = ErrorReason::kSlowReader})});
+  // Nothing is read: the server ends the call by itself, and gives up the channel.
+  while (request.channel.use_count() > 1) std::this_thread::yield();
+  EXPECT_EQ(Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_LT(events_.size(), 100u);
+  EXPECT_TRUE(StillServes());
+}
+
 TEST_F(GenerateStreamTest, ADisconnectInTheMiddleCancelsTheRequest) {
   Open();
   AcceptedRequest request = engine_.NextRequest();
@@ -185,6 +200,56 @@ TEST_F(GenerateStreamTest, ShutdownEndsARunningStreamWithAStatus) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(DetailOf(status).reason(), v1::ERROR_REASON_DRAINING);
   EXPECT_TRUE(DetailOf(status).retryable());
+}
+
+TEST_F(GenerateStreamTest, WhatHasNotEndedWhenTheServerGoesIsUnavailable) {
+  Open();
+  AcceptedRequest request = engine_.NextRequest();
+  std::thread engine([&] {
+    engine_.Await([&] { return request.channel->cancelled().has_value(); });
+    request.channel->PushEvent(RequestEnd{*request.channel->cancelled()});
+  });
+  server_->Shutdown(absl::ZeroDuration());
+  engine.join();
+  EXPECT_EQ(Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GenerateStreamTest, CallsThatComeWhileTheServerWaitsForOthersAreAnswered) {
+  Open();
+  AcceptedRequest request = engine_.NextRequest();
+  engine_.RefuseRequests(
+      MakeError(absl::StatusCode::kUnavailable, "draining", {.reason = ErrorReason::kDraining}));
+  std::thread shutdown([this] { server_->Shutdown(absl::Seconds(60)); });
+  for (int i = 0; i < 100; ++i) {
+    grpc::ClientContext context;
+    const auto late = inference_->Generate(&context, message_);
+    v1::GenerateEvent event;
+    EXPECT_FALSE(late->Read(&event));
+    const grpc::Status status = late->Finish();
+    ASSERT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    ASSERT_EQ(DetailOf(status).reason(), v1::ERROR_REASON_DRAINING);
+  }
+  request.channel->PushEvent(RequestEnd{absl::OkStatus()});
+  EXPECT_TRUE(Finish().ok()) << "it had the time that it needed";
+  shutdown.join();
+}
+
+// Calls come as fast as they can while the server goes: each is served, or finds it unavailable.
+TEST_F(GenerateStreamTest, NoCallIsCancelledBecauseTheServerGoes) {
+  std::vector<std::thread> clients;
+  for (int client = 0; client < 4; ++client) {
+    clients.emplace_back([this] {
+      grpc::StatusCode code = grpc::StatusCode::OK;
+      while (code != grpc::StatusCode::UNAVAILABLE) {
+        code = CreateSession("s").error_code();
+        ASSERT_NE(code, grpc::StatusCode::CANCELLED);
+      }
+    });
+  }
+  while (!StillServes()) {
+  }
+  server_->Shutdown(absl::ZeroDuration());
+  for (std::thread& client : clients) client.join();
 }
 
 TEST_F(GenerateStreamTest, AnOversizedMessageIsResourceExhausted) {

@@ -296,6 +296,7 @@ TEST_F(ServiceTest, DescribesServerModelAndLoad) {
   EXPECT_EQ(load.device_bytes_limit(), 30);
   EXPECT_EQ(load.device_bytes_reserved(), 20);
   EXPECT_EQ(load.queued_requests(), 4);
+  EXPECT_EQ(load.waiting_chunks(), 7u);
   EXPECT_EQ(load.step_time().nanos(), 5'000'000);
   EXPECT_EQ(load.step_time_use(), 0.5);
   EXPECT_EQ(load.target_inter_token().nanos(), 8'000'000);

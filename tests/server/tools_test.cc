@@ -102,6 +102,7 @@ TEST(MetricsTest, AScrapeShowsWhatWasCounted) {
   metrics.OnTokensOut(3);
   metrics.OnStep(10, absl::Milliseconds(4));
   metrics.OnChunksClosed(2);
+  metrics.OnUpdates({.updates = 6, .clipped = 3, .skipped = 1});
   metrics.OnFirstToken(absl::Milliseconds(30));
   metrics.OnNextToken(absl::Milliseconds(5));
   metrics.OnCallEnd("append", "OK", absl::Seconds(1));
@@ -114,7 +115,11 @@ TEST(MetricsTest, AScrapeShowsWhatWasCounted) {
   for (const char* line : {"200 OK",
                            "mneme_tokens_in_total 7",
                            "mneme_tokens_out_total 3",
-                           "mneme_chunk_updates_total 2",
+                           "mneme_chunks_closed_total 2",
+                           "mneme_updates_applied_total 5",
+                           "mneme_updates_clipped_total 3",
+                           "mneme_updates_skipped_total 1",
+                           "mneme_waiting_chunks 7",
                            "mneme_step_seconds_count 1",
                            "mneme_step_rows_sum 10",
                            "mneme_time_to_first_token_seconds_count 1",

@@ -1,0 +1,54 @@
+#include "bench/engine_clients.h"
+
+#include <optional>
+#include <variant>
+
+namespace mneme {
+
+void TokenTimes::OnNextToken(absl::Duration since_last_token) {
+  const std::lock_guard lock(mutex_);
+  times_ms_.push_back(absl::ToDoubleMilliseconds(since_last_token));
+}
+
+std::vector<double> TokenTimes::TakeMs() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(times_ms_, {});
+}
+
+std::shared_ptr<EngineClient> EngineClient::Generate(Engine& engine, GenerateRequest request) {
+  const std::shared_ptr<EngineClient> client(new EngineClient);
+  client->Open();
+  engine.Generate(std::move(request), client->channel_);
+  return client;
+}
+
+std::shared_ptr<EngineClient> EngineClient::Ingest(Engine& engine, AppendRequest request,
+                                                   InputPiece piece) {
+  const std::shared_ptr<EngineClient> client(new EngineClient);
+  client->Open();
+  client->piece_ = std::move(piece);
+  client->channel_->PushInput(client->piece_);
+  client->feeds_ = true;
+  engine.Append(std::move(request), client->channel_);
+  return client;
+}
+
+void EngineClient::Open() {
+  channel_ = std::make_shared<RequestChannel>([weak = weak_from_this()] {
+    if (const auto client = weak.lock()) client->React();
+  });
+}
+
+void EngineClient::Stop() {
+  feeds_ = false;
+  channel_->CloseInput();
+}
+
+void EngineClient::React() {
+  if (feeds_ && channel_->WantsInput()) channel_->PushInput(piece_);
+  while (const std::optional<RequestEvent> event = channel_->PopEvent()) {
+    if (const auto* end = std::get_if<RequestEnd>(&*event)) ended_.set_value(end->status);
+  }
+}
+
+}  // namespace mneme

@@ -1,0 +1,62 @@
+#ifndef MNEME_BENCH_ENGINE_CLIENTS_H_
+#define MNEME_BENCH_ENGINE_CLIENTS_H_
+
+// Clients of an engine in the same process, who read all that comes at once.
+
+#include <atomic>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+
+namespace mneme {
+
+// The times between tokens, and the tokens of input, as the engine counts them. Thread-safe.
+class TokenTimes final : public StatsSink {
+ public:
+  void OnNextToken(absl::Duration since_last_token) override;
+  void OnTokensIn(int64_t tokens) override { tokens_in_ += tokens; }
+
+  // Those since the last call, in milliseconds.
+  std::vector<double> TakeMs();
+  int64_t tokens_in() const { return tokens_in_; }
+
+ private:
+  std::mutex mutex_;
+  std::vector<double> times_ms_;
+  std::atomic<int64_t> tokens_in_ = 0;
+};
+
+// One request.
+class EngineClient : public std::enable_shared_from_this<EngineClient> {
+ public:
+  static std::shared_ptr<EngineClient> Generate(Engine& engine, GenerateRequest request);
+  // Reads `piece` again and again, until Stop.
+  static std::shared_ptr<EngineClient> Ingest(Engine& engine, AppendRequest request,
+                                              InputPiece piece);
+
+  // No more is sent.
+  void Stop();
+  // Waits for the end; once.
+  absl::Status Await() { return ended_.get_future().get(); }
+
+ private:
+  EngineClient() = default;
+  void Open();
+  // On the engine's thread.
+  void React();
+
+  std::shared_ptr<RequestChannel> channel_;
+  InputPiece piece_;
+  std::atomic<bool> feeds_ = false;
+  std::promise<absl::Status> ended_;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_BENCH_ENGINE_CLIENTS_H_
