@@ -10,6 +10,23 @@ void TokenTimes::OnNextToken(absl::Duration since_last_token) {
   times_ms_.push_back(absl::ToDoubleMilliseconds(since_last_token));
 }
 
+void TokenTimes::Count(int64_t bytes, absl::Duration time, Moves* moves) {
+  const std::lock_guard lock(mutex_);
+  ++moves->count;
+  moves->bytes += bytes;
+  moves->time += time;
+}
+
+Moves TokenTimes::parked() {
+  const std::lock_guard lock(mutex_);
+  return parked_;
+}
+
+Moves TokenTimes::unparked() {
+  const std::lock_guard lock(mutex_);
+  return unparked_;
+}
+
 std::vector<double> TokenTimes::TakeMs() {
   const std::lock_guard lock(mutex_);
   return std::exchange(times_ms_, {});

@@ -16,19 +16,32 @@
 
 namespace mneme {
 
+// States that left the device, or came back.
+struct Moves {
+  int64_t count = 0, bytes = 0;
+  absl::Duration time;  // of all, one after another
+};
+
 // The times between tokens, and the tokens of input, as the engine counts them. Thread-safe.
 class TokenTimes final : public StatsSink {
  public:
   void OnNextToken(absl::Duration since_last_token) override;
   void OnTokensIn(int64_t tokens) override { tokens_in_ += tokens; }
+  void OnParked(int64_t bytes, absl::Duration time) override { Count(bytes, time, &parked_); }
+  void OnUnparked(int64_t bytes, absl::Duration time) override { Count(bytes, time, &unparked_); }
 
   // Those since the last call, in milliseconds.
   std::vector<double> TakeMs();
   int64_t tokens_in() const { return tokens_in_; }
+  Moves parked();
+  Moves unparked();
 
  private:
+  void Count(int64_t bytes, absl::Duration time, Moves* moves);
+
   std::mutex mutex_;
   std::vector<double> times_ms_;
+  Moves parked_, unparked_;
   std::atomic<int64_t> tokens_in_ = 0;
 };
 

@@ -3,11 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
-#include <map>
 #include <string>
 
 #include "base/version.h"
 #include "bench/benchmark.h"
+#include "bench/model_flags.h"
 #include "bench/precision.h"
 #include "bench/table.h"
 
@@ -29,19 +29,6 @@ On a machine that does other things, look at the shares and costs: what is compa
 step by step. OMP_WAIT_POLICY=passive keeps waiting threads out of the processor time.)";
 
 constexpr int64_t kMaxTokens = int64_t{1} << 24;
-
-void AddModelFlags(CLI::App& app, BenchOptions& options) {
-  auto* source = app.add_option_group("model", "What is measured");
-  source->add_option("--model", options.model_dir, "A model's directory")
-      ->check(CLI::ExistingDirectory);
-  source->add_option("--random_weights", options.random_weights,
-                     "Random weights of a shape: qwen3-0.6b, qwen3-4b, qwen3-8b, llama-3.1-8b");
-  source->require_option(1);
-  app.add_option("--chunk", options.chunk,
-                 "Tokens of a chunk (default: the model's own; 512 for random weights)")
-      ->check(CLI::Range(int64_t{1}, kMaxTokens));
-  app.add_option("--seed", options.seed, "Of random weights and tokens")->capture_default_str();
-}
 
 void AddLengthFlags(CLI::App& app, BenchOptions& options) {
   const auto tokens = CLI::Range(int64_t{1}, kMaxTokens);
@@ -76,41 +63,6 @@ void AddWorkFlag(CLI::App& app, BenchOptions& options) {
          "Rows of the table: decode:STREAMSxCONTEXT or prefill:TOKENS (default on a GPU: "
          "decode:1x4096 decode:8x2048 decode:64x4096 prefill:4096 prefill:32768)")
       ->delimiter(',');
-}
-
-void AddCpuFlags(CLI::App& app, BenchOptions& options) {
-  app.add_option("--threads", options.threads, "CPU: threads (default: one for each processor)")
-      ->check(CLI::Range(0, 1024));
-  app.add_option_function<std::string>(
-         "--cpu_dtype",
-         [&options](const std::string& name) {
-           options.cpu_dtype = name == "bf16" ? DType::kBF16 : DType::kF32;
-         },
-         "CPU: what matrix products are computed in: f32 or bf16 (default: f32)")
-      ->check(CLI::IsMember({"f32", "bf16"}));
-}
-
-void AddCudaFlags(CLI::App& app, CudaBackendOptions& cuda) {
-  std::map<std::string, DeltaType> types;
-  for (const DeltaType type : {DeltaType::kFloat32, DeltaType::kBFloat16, DeltaType::kFp8E4M3}) {
-    types[NameOf(type)] = type;
-  }
-  app.add_option("--cuda_device", cuda.device, "CUDA: the GPU's number")->capture_default_str();
-  app.add_option_function<std::string>(
-         "--dtype",
-         [&cuda](const std::string& name) {
-           cuda.dtype = name == "bf16" ? DType::kBF16 : DType::kF32;
-         },
-         "CUDA: weights, activations, keys and values: bf16 or f32 (default: bf16)")
-      ->check(CLI::IsMember({"bf16", "f32"}));
-  app.add_option("--delta_accumulate", cuda.delta_accumulate,
-                 "CUDA: what fast weights accumulate in: fp32 or bf16 (default: bf16)")
-      ->transform(CLI::CheckedTransformer(types))
-      ->default_str("");
-  app.add_option("--delta_read", cuda.delta_read,
-                 "CUDA: what products read of them: fp32, bf16 or fp8_e4m3 (default: bf16)")
-      ->transform(CLI::CheckedTransformer(types))
-      ->default_str("");
 }
 
 int Fail(const std::string& message) {
@@ -166,18 +118,13 @@ void AddDefaults(bool step_tokens_given, BenchOptions& options) {
 int main(int argc, char** argv) {
   CLI::App app(mneme::kDescription, "mneme-bench");
   mneme::BenchOptions options;
-  mneme::CudaBackendOptions cuda;
-  std::string backend = "cpu";
+  mneme::BackendFlags backend;
   app.set_version_flag("--version", std::string("mneme-bench ") + mneme::kVersion);
   app.footer(mneme::kFooter);
   mneme::AddModelFlags(app, options);
   mneme::AddLengthFlags(app, options);
   mneme::AddWorkFlag(app, options);
-  app.add_option("--backend", backend, "cpu or cuda")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->capture_default_str();
-  mneme::AddCpuFlags(app, options);
-  mneme::AddCudaFlags(app, cuda);
+  mneme::AddBackendFlags(app, options, backend);
   auto* precision = app.add_flag("--precision", options.precision,
                                  "CUDA: what each type of fast weights costs in accuracy, over "
                                  "prefill_tokens tokens, instead of measuring speed");
@@ -191,7 +138,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  if (backend == "cuda") options.cuda = cuda;
+  backend.ApplyTo(&options);
   mneme::AddDefaults(app.count("--step_tokens") > 0, options);
   if (options.precision) return mneme::ComparePrecision(options);
   return options.workloads.empty() ? mneme::Compare(options) : mneme::Tabulate(options);

@@ -5,18 +5,17 @@
 #include <string>
 
 #include "base/version.h"
+#include "bench/model_flags.h"
 #include "bench/serving.h"
 
 namespace mneme {
 namespace {
 
 constexpr char kDescription[] =
-    "Measures the engine with its scheduler on a CPU: how fast many sessions generate together, "
-    "set "
-    "beside\none alone and the larger of two bounds (bytes over the read bandwidth, operations "
-    "over "
-    "the matmul\nlibrary's rate), and the time between tokens of a stream while documents are "
-    "read.";
+    "Measures the engine with its scheduler: how fast many sessions generate together, on a CPU "
+    "set\n"
+    "beside the larger of two bounds (bytes over the read bandwidth, operations over the matmul\n"
+    "library's rate), and the time between tokens of a stream while documents are read.";
 
 int Run(const ServingOptions& options) {
   const absl::StatusOr<ServingReport> report = MeasureServing(options);
@@ -37,17 +36,28 @@ int main(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   mneme::ServingOptions options;
   const auto count = CLI::Range(int64_t{1}, int64_t{1} << 20);
-  app.add_option("--model", options.model_dir, "A model's directory")
-      ->required()
-      ->check(CLI::ExistingDirectory);
+  mneme::BackendFlags backend;
+  double target_ms = 0;
+  mneme::AddModelFlags(app, options.model);
+  mneme::AddBackendFlags(app, options.model, backend);
   app.add_option("--sessions", options.sessions, "That generate together")->check(count);
   app.add_option("--documents", options.documents, "That are read beside a stream")->check(count);
   app.add_option("--context", options.context, "Tokens that a session has read before")
       ->check(count);
   app.add_option("--decode_tokens", options.decode_tokens, "Tokens that a session generates")
       ->check(count);
-  app.add_option("--threads", options.threads, "0: one for each processor")
-      ->check(CLI::Range(0, 1024));
+  app.add_option("--moves", options.moves,
+                 "Requests of sessions of which most are in the host's memory; 0: not measured")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  app.add_option("--target_inter_token_ms", target_ms,
+                 "What a step may take while documents are read; 0: 8, or 40 on cuda")
+      ->check(CLI::Range(0.0, 60000.0));
   CLI11_PARSE(app, argc, argv);
+  backend.ApplyTo(&options.model);
+  if (options.model.cuda) {
+    options.model.step_tokens = 4096;
+    options.target = absl::Milliseconds(40);
+  }
+  if (target_ms > 0) options.target = absl::Milliseconds(target_ms);
   return mneme::Run(options);
 }
