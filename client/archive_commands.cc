@@ -60,8 +60,8 @@ Partial FindPartial(const std::string& file) {
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with(prefix) || !name.ends_with(kPartial)) continue;
-    const std::string id =
-        name.substr(prefix.size(), name.size() - std::min(name.size(), prefix.size() + 5));
+    const auto end = name.size() - (sizeof(kPartial) - 1);
+    const std::string id = name.substr(prefix.size(), end - std::min(end, prefix.size()));
     if (IsArchiveId(id)) return {id, entry.file_size(error)};
   }
   return {};

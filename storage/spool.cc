@@ -21,12 +21,11 @@ Spool::Spool(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_b
     : files_(std::move(files)), path_(std::move(path)), max_bytes_(max_bytes) {}
 
 absl::StatusOr<std::unique_ptr<Spool>> Spool::Create(std::shared_ptr<FileSystem> files,
-                                                       std::string path, uint64_t max_bytes) {
+                                                     std::string path, uint64_t max_bytes) {
   std::unique_ptr<Spool> spool(new Spool(std::move(files), std::move(path), max_bytes));
-  MNEME_RETURN_IF_ERROR(
-      FromRocksDb(spool->files_->NewWritableFile(spool->path_, rocksdb::FileOptions(),
-                                                  &spool->file_, nullptr),
-                  absl::StrCat("creating ", spool->path_)));
+  MNEME_RETURN_IF_ERROR(FromRocksDb(
+      spool->files_->NewWritableFile(spool->path_, rocksdb::FileOptions(), &spool->file_, nullptr),
+      absl::StrCat("creating ", spool->path_)));
   return spool;
 }
 

@@ -25,7 +25,7 @@ class Spool : public ByteSource {
  public:
   // Of at most `max_bytes`, in a new file at `path`.
   static absl::StatusOr<std::unique_ptr<Spool>> Create(std::shared_ptr<FileSystem> files,
-                                                        std::string path, uint64_t max_bytes);
+                                                       std::string path, uint64_t max_bytes);
   ~Spool() override;
 
   // What is there: where a client that lost its connection goes on.
