@@ -23,6 +23,7 @@ struct CommandLine {
 
 // Each borrows both arguments, which outlive the parsed command's run.
 void AddAppendCommand(CLI::App& app, CommandLine& line);
+void AddArchiveCommands(CLI::App& sessions, CommandLine& line);  // export, import
 void AddChatCommand(CLI::App& app, CommandLine& line);
 void AddEvalCommand(CLI::App& app, CommandLine& line);
 void AddGenerateCommand(CLI::App& app, CommandLine& line);

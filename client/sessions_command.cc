@@ -1,4 +1,4 @@
-// mneme sessions: create, get, list, update, fork, rollback, delete.
+// mneme sessions: create, get, list, update, fork, rollback, delete; archive_commands has the rest.
 
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
@@ -29,6 +29,8 @@ constexpr char kHelp[] = R"(Examples:
   mneme sessions update reader --clip_norm 0.5 --ttl 0
   mneme sessions fork reader what-if --at 4096
   mneme sessions rollback reader 4096
+  mneme sessions export reader reader.mneme
+  mneme sessions import reader.mneme copy
   mneme sessions delete reader)";
 
 struct SessionOptions {
@@ -230,6 +232,7 @@ void AddSessionsCommand(CLI::App& app, CommandLine& line) {
   CLI::App* rollback = add("rollback", "Forget what a session has read since", RunRollback);
   add_id(rollback)->required();
   rollback->add_option("position", options->position, "Its new length in tokens")->required();
+  AddArchiveCommands(*sessions, line);
   add_id(add("delete", "Delete a session and all it has learnt", RunDelete))->required();
 }
 

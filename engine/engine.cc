@@ -56,7 +56,8 @@ class ThreadedEngine final : public Engine {
                           .tokenizer = model_.tokenizer.get(),
                           .clock = clock_,
                           .stats = stats_,
-                          .seeds = std::mt19937_64(std::random_device()())};
+                          .seeds = std::mt19937_64(std::random_device()()),
+                          .model_fingerprint = model_.fingerprint};
     loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
                                          context, std::move(stored), Notifier());
     thread_ = std::thread([this] { RunThread(); });
@@ -97,6 +98,16 @@ class ThreadedEngine final : public Engine {
   }
   void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->RollbackSession(key, to_position)); });
+  }
+  void ExportSession(SessionKey key, Done<SessionArchive> done) override {
+    intake_->Post([=, this] { loop_->ExportSession(key, done); });
+  }
+  void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) override {
+    intake_->Post([=, this] { loop_->BeginImport(key, done); });
+  }
+  void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
+                     Done<SessionInfo> done) override {
+    intake_->Post([=, this] { loop_->ImportSession(key, archive, done); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });

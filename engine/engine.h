@@ -16,6 +16,7 @@
 #include "engine/channel.h"
 #include "engine/clock.h"
 #include "engine/config.h"
+#include "engine/durability/session_archives.h"
 #include "engine/request.h"
 #include "engine/stats.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -52,6 +53,7 @@ struct EngineOptions {
   // of one at most. 0: none, and no limit.
   int64_t host_cache_bytes = 0;
   int64_t tenant_host_cache_bytes = 0;
+  ArchiveOptions archives;
 };
 
 // A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.
@@ -60,6 +62,7 @@ struct ServedModel {
   GenerationDefaults defaults;
   ModelWeights weights;
   std::shared_ptr<const Tokenizer> tokenizer;
+  uint64_t fingerprint = 0;  // of all that a computed state depends on
 };
 
 class Engine {
@@ -107,6 +110,17 @@ class Engine {
   // The session's log ends at `to_position` again; its epoch grows, and requests that logged more
   // are forgotten. ABORTED while a request is in flight; otherwise as ForkSession.
   virtual void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) = 0;
+  // The session as an archive, as it is when this is durable. FAILED_PRECONDITION without a store;
+  // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, UNAVAILABLE.
+  virtual void ExportSession(SessionKey key, Done<SessionArchive> done) = 0;
+  // A file for the archive of a session that is to be `key` (empty id: one that cannot be guessed).
+  // ALREADY_EXISTS; otherwise as ExportSession.
+  virtual void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) = 0;
+  // Makes a session of the archive, when it is whole. Its state is taken if a server that this one
+  // trusts has sealed it and it fits, else it is computed from the log when it is used.
+  // ALREADY_EXISTS, INVALID_ARGUMENT, DATA_LOSS, FAILED_PRECONDITION; otherwise as ExportSession.
+  virtual void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
+                             Done<SessionInfo> done) = 0;
   // Its requests end with ABORTED; `done` gets the session as it was.
   virtual void DeleteSession(SessionKey key, Done<SessionInfo> done) = 0;
 

@@ -44,6 +44,7 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
       tenants_(context_.options.tenant_weights),
       tiers_(std::move(tiers)) {
   context_.log = &log_;
+  log_.OpenArchives(context_.options.archives, context_.config, context_.model_fingerprint);
   log_.ListInto(&sessions_);
   next_expiry_ = sessions_.NextExpiry();
 }

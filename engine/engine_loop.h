@@ -52,6 +52,10 @@ class EngineLoop {
   absl::StatusOr<SessionInfo> ForkSession(const SessionKey& key, const std::string& new_id,
                                           std::optional<int64_t> at_position);
   absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
+  void ExportSession(const SessionKey& key, const Engine::Done<SessionArchive>& done);
+  void BeginImport(const SessionKey& key, const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
+  void ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
+                     const Engine::Done<SessionInfo>& done);
   // Those that hold device memory and have no request in flight, the one not used for longest
   // first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -143,6 +147,10 @@ class EngineLoop {
   // A session with its log at `position` or, without that, its end. If the log lies on the disk it
   // is fetched, for the next time: UNAVAILABLE.
   absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position);
+  // OK if archives can be made and taken.
+  absl::Status CheckArchives() const;
+  // A new session of what an archive holds; see Engine::ImportSession.
+  absl::StatusOr<Session*> Import(const SessionKey& key, ArchivedSession archived);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 

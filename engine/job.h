@@ -37,8 +37,9 @@ struct JobContext {
   const Tokenizer* tokenizer;  // null: none
   const Clock& clock;
   StatsSink& stats;
-  std::mt19937_64 seeds;      // for requests that bring none
-  SessionLog* log = nullptr;  // the loop's, which sets it
+  std::mt19937_64 seeds;           // for requests that bring none
+  uint64_t model_fingerprint = 0;  // see ServedModel
+  SessionLog* log = nullptr;       // the loop's, which sets it
 };
 
 class Job {

@@ -23,8 +23,13 @@ std::string RandomId() {
 absl::StatusOr<Session*> SessionTable::Create(SessionKey key, SessionOptions options,
                                               absl::Time now) {
   if (key.id.empty()) key.id = RandomId();
-  MNEME_RETURN_IF_ERROR(ValidateSessionId(key.id));
   MNEME_RETURN_IF_ERROR(ValidateControls(options.controls));
+  MNEME_RETURN_IF_ERROR(CheckNew(key));
+  return Add(key, std::move(options), now);
+}
+
+absl::Status SessionTable::CheckNew(const SessionKey& key) const {
+  if (!key.id.empty()) MNEME_RETURN_IF_ERROR(ValidateSessionId(key.id));
   if (sessions_.count(key) > 0) {
     return MakeError(absl::StatusCode::kAlreadyExists,
                      absl::StrCat("session ", key.id, " exists already"),
@@ -36,7 +41,7 @@ absl::StatusOr<Session*> SessionTable::Create(SessionKey key, SessionOptions opt
                                   "allows; delete some"),
                      {.reason = ErrorReason::kOutOfMemory, .retryable = true});
   }
-  return Add(key, std::move(options), now);
+  return absl::OkStatus();
 }
 
 Session* SessionTable::Add(const SessionKey& key, SessionOptions options, absl::Time create_time) {

@@ -23,6 +23,8 @@ class SessionTable {
   // An empty key.id is replaced by 128 random bits in hexadecimal. ALREADY_EXISTS,
   // INVALID_ARGUMENT, RESOURCE_EXHAUSTED. The table owns the session.
   absl::StatusOr<Session*> Create(SessionKey key, SessionOptions options, absl::Time now);
+  // Why none can be created of this key; an empty id may be. The same statuses.
+  absl::Status CheckNew(const SessionKey& key) const;
   // A session that is there already, whatever max_sessions says; its key is not in the table yet.
   Session* Add(const SessionKey& key, SessionOptions options, absl::Time create_time);
   // NOT_FOUND: an unknown session is never created silently.

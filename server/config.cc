@@ -92,6 +92,14 @@ void AddNetworkFlags(CLI::App& app, ServerConfig& config) {
                  "neither")
       ->check(CLI::IsMember({"sync", "async", "none"}))
       ->needs(data_dir);
+  app.add_option("--operator_key_file", config.operator_key_file,
+                 "File of 64 hexadecimal digits (openssl rand -hex 32), the same for servers that "
+                 "trust each other: seals what sessions have learnt in their archives; absent: "
+                 "archives hold the log alone")
+      ->needs(data_dir);
+  app.add_option("--max_archive_bytes", config.engine.archives.max_bytes,
+                 "Largest session archive made or taken, such as 8GiB")
+      ->transform(CLI::AsSizeValue(true));
 }
 
 // "a=3,b=1" has come as {"a=3", "b=1"}.

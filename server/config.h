@@ -36,6 +36,7 @@ struct ServerConfig {
   int metrics_port = 9090;          // 0: any
   std::string data_dir;             // empty: sessions end with the process
   std::string durability = "sync";  // of the sessions in data_dir: see ParseDurability
+  std::string operator_key_file;    // empty: archives hold no states
   std::string port_file;            // empty: none
 
   EngineOptions engine;

@@ -22,6 +22,8 @@
 #include "server/model_loader.h"
 #include "server/port_file.h"
 #include "server/server.h"
+#include "storage/files.h"
+#include "storage/key_files.h"
 #include "storage/session_store.h"
 
 namespace mneme {
@@ -95,6 +97,15 @@ absl::StatusOr<std::optional<SessionStore::Opened>> OpenStore(const ServerConfig
   return stored;
 }
 
+// The engine's options, with the key that a file holds.
+absl::StatusOr<EngineOptions> ToEngineOptions(const ServerConfig& config) {
+  EngineOptions options = config.engine;
+  if (config.operator_key_file.empty()) return options;
+  MNEME_ASSIGN_OR_RETURN(options.archives.operator_key,
+                         ReadOperatorKey(*RealFileSystem(), config.operator_key_file));
+  return options;
+}
+
 absl::Status Announce(const ServerConfig& config, const Server& server,
                       const MetricsServer& metrics, const Logger& logger) {
   const std::string address = JoinHostPort(config.host, server.port());
@@ -121,11 +132,12 @@ absl::StatusOr<int> Run(const ServerConfig& config) {
 
   MNEME_ASSIGN_OR_RETURN(std::optional<SessionStore::Opened> stored, OpenStore(config, logger));
 
+  MNEME_ASSIGN_OR_RETURN(const EngineOptions options, ToEngineOptions(config));
   Metrics metrics(clock);
   const std::shared_ptr<const Tokenizer> tokenizer = loaded.model.tokenizer;
-  MNEME_ASSIGN_OR_RETURN(
-      auto engine, Engine::Create(config.engine, std::move(backend), std::move(loaded.model), clock,
-                                  metrics, std::move(stored)));
+  MNEME_ASSIGN_OR_RETURN(auto engine,
+                         Engine::Create(options, std::move(backend), std::move(loaded.model), clock,
+                                        metrics, std::move(stored)));
   const ServiceContext context = {
       .engine = *engine,
       .metrics = metrics,

@@ -75,6 +75,10 @@ absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
   return Hexadecimal(XXH3_128bits_digest(state.get()));
 }
 
+uint64_t ShortFingerprint(const std::string& fingerprint) {
+  return XXH3_64bits(fingerprint.data(), fingerprint.size());
+}
+
 std::string RandomFingerprint(const std::string& shape, uint64_t seed, int64_t chunk,
                               int64_t sliding_window) {
   const std::string text = absl::StrCat(shape, "|", seed, "|", chunk, "|", sliding_window);

@@ -18,8 +18,11 @@ int64_t CountParameters(const ModelConfig& config);
 absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
                                         int64_t sliding_window);
 
-// The same for random weights, which are a function of the shape's name, the seed, the chunk size
-// and the window.
+// The same, shorter: what checkpoints hold of it.
+uint64_t ShortFingerprint(const std::string& fingerprint);
+
+// As Fingerprint, for random weights, which are a function of the shape's name, the seed, the chunk
+// size and the window.
 std::string RandomFingerprint(const std::string& shape, uint64_t seed, int64_t chunk,
                               int64_t sliding_window);
 

@@ -5,26 +5,13 @@
 #include <string>
 #include <utility>
 
-#include "server/auth.h"
+#include "server/archive_streams.h"
 #include "server/convert_session.h"
 #include "server/convert_status.h"
 #include "server/unary_call.h"
 
 namespace mneme {
 namespace {
-
-// A stream that ends at once. Owns itself.
-template <typename Reactor>
-class RefusedStream final : public Reactor {
- public:
-  RefusedStream(const ServiceContext& context, const grpc::CallbackServerContext& call,
-                const char* rpc) {
-    const absl::Status status = NotImplemented(rpc);
-    CallRecord(context, rpc, TenantOf(call, context.trust_tenant_metadata)).End(status);
-    this->Finish(ToGrpcStatus(status));
-  }
-  void OnDone() override { delete this; }
-};
 
 // Answers a call with a session.
 Engine::Done<SessionInfo> AnswerWith(const ServiceContext& context, std::shared_ptr<UnaryCall> call,
@@ -162,15 +149,13 @@ grpc::ServerUnaryReactor* SessionService::CheckpointSession(
 }
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* SessionService::ExportSession(
-    grpc::CallbackServerContext* call, const v1::ExportSessionRequest* /*request*/) {
-  return new RefusedStream<grpc::ServerWriteReactor<v1::ExportSessionResponse>>(context_, *call,
-                                                                                "ExportSession");
+    grpc::CallbackServerContext* call, const v1::ExportSessionRequest* request) {
+  return StartExport(context_, *call, *request);
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* SessionService::ImportSession(
-    grpc::CallbackServerContext* call, v1::Session* /*response*/) {
-  return new RefusedStream<grpc::ServerReadReactor<v1::ImportSessionRequest>>(context_, *call,
-                                                                              "ImportSession");
+    grpc::CallbackServerContext* call, v1::Session* response) {
+  return StartImport(context_, *call, response);
 }
 
 grpc::ServerUnaryReactor* SessionService::InspectSession(

@@ -11,7 +11,7 @@
 namespace mneme {
 namespace {
 
-constexpr const char* kUploads = "/uploads";
+constexpr const char* kSpool = "/spool";
 
 }  // namespace
 
@@ -30,8 +30,8 @@ absl::StatusOr<SessionStore::Opened> SessionStore::Open(StoreOptions options) {
 absl::Status SessionStore::OpenParts() {
   const std::string& root = options_.data_dir;
   MNEME_RETURN_IF_ERROR(EnsureDirectory(*options_.files, absl::StrCat(root, "/checkpoints")));
-  MNEME_RETURN_IF_ERROR(RemoveDirectory(*options_.files, absl::StrCat(root, kUploads)));
-  MNEME_RETURN_IF_ERROR(EnsureDirectory(*options_.files, absl::StrCat(root, kUploads)));
+  MNEME_RETURN_IF_ERROR(RemoveDirectory(*options_.files, absl::StrCat(root, kSpool)));
+  MNEME_RETURN_IF_ERROR(EnsureDirectory(*options_.files, absl::StrCat(root, kSpool)));
   MNEME_ASSIGN_OR_RETURN(keys_, KeyFiles::Open(options_.files, absl::StrCat(root, "/keys")));
   MNEME_ASSIGN_OR_RETURN(database_, Database::Open(options_.files, absl::StrCat(root, "/log")));
   MNEME_ASSIGN_OR_RETURN(const std::vector<StoreId> deletions, MarkedDeletions(*database_));
@@ -47,8 +47,8 @@ std::string SessionStore::CheckpointDirectory(const StoreId& id) const {
   return absl::StrCat(options_.data_dir, "/checkpoints/", id.ToHex());
 }
 
-std::string SessionStore::NewUploadPath() const {
-  return absl::StrCat(options_.data_dir, kUploads, "/", StoreId::Random().ToHex());
+std::string SessionStore::NewSpoolPath() const {
+  return absl::StrCat(options_.data_dir, kSpool, "/", StoreId::Random().ToHex());
 }
 
 absl::Status SessionStore::EraseCheckpoints(const StoreId& id) const {

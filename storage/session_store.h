@@ -5,7 +5,7 @@
 //   log/          RocksDB: metadata and log records, sealed with their session's key
 //   keys/         a file for each session's key
 //   checkpoints/  a directory for each session
-//   uploads/      what clients are sending; removed at the start
+//   spool/        archives on their way in and out; removed at the start
 // docs/durability.md has the formats and what is promised.
 
 #include <memory>
@@ -77,8 +77,8 @@ class SessionStore {
   const std::shared_ptr<FileSystem>& files() const { return options_.files; }
   // Where the session's checkpoints lie.
   std::string CheckpointDirectory(const StoreId& id) const;
-  // For an Upload; differs each time.
-  std::string NewUploadPath() const;
+  // For a Spool; differs each time.
+  std::string NewSpoolPath() const;
 
  private:
   explicit SessionStore(StoreOptions options) : options_(std::move(options)) {}

@@ -6,18 +6,21 @@ namespace mneme {
 
 IoThread::IoThread() : thread_([this] { Loop(); }) {}
 
-IoThread::~IoThread() {
+void IoThread::Stop() {
+  std::deque<Work> dropped;  // what it holds may want to run something itself
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
+    dropped.swap(waiting_);
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void IoThread::Run(Work work) {
   {
     const std::lock_guard lock(mutex_);
+    if (ending_) return;
     waiting_.push_back(std::move(work));
   }
   changed_.notify_all();
@@ -28,10 +31,11 @@ void IoThread::Loop() {
   while (true) {
     changed_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
     if (ending_) return;
-    const Work work = std::move(waiting_.front());
+    Work work = std::move(waiting_.front());
     waiting_.pop_front();
     lock.unlock();
     work();
+    work = nullptr;  // not under the lock: what it holds may want to run something itself
     lock.lock();
   }
 }

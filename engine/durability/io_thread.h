@@ -15,11 +15,12 @@ class IoThread {
   using Work = std::function<void()>;
 
   IoThread();
-  // Finishes what it is at; drops what waits.
-  ~IoThread();
+  ~IoThread() { Stop(); }
 
-  // Any thread.
+  // Any thread. Dropped once it is stopped.
   void Run(Work work);
+  // Finishes what it is at; drops what waits. Not on the thread itself, unless it is stopped.
+  void Stop();
 
   IoThread(const IoThread&) = delete;
   IoThread& operator=(const IoThread&) = delete;

@@ -74,6 +74,16 @@ void Journal::Create(const Session& session, absl::Span<const UpdatePoint> updat
   Collect(session, logged.get(), nullptr, std::move(events));
 }
 
+void Journal::Import(const Session& session, std::vector<SessionEvent> events, size_t updates) {
+  auto logged = std::make_shared<LoggedSession>(LoggedSession{.id = StoreId::Random(),
+                                                              .position = session.position(),
+                                                              .updates = updates,
+                                                              .open_turn = session.open_turn()});
+  sessions_[&session] = logged;
+  batch_.emplace_back(CreateSession{logged->id, MetadataOf(session, log_meaning_)});
+  Collect(session, logged.get(), nullptr, std::move(events));
+}
+
 void Journal::RollBack(const Session& session, size_t updates) {
   LoggedSession* logged = FindLogged(session);
   if (logged == nullptr) return;

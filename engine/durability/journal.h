@@ -44,6 +44,8 @@ class Journal {
   void OnLoaded(const Session& session, const SessionLogs& logs);
   // A new session, to whose log `updates` belong; those of a fork may be yet to be computed.
   void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  // A new session that is loaded, whose log `events` make; so many updates are in it.
+  void Import(const Session& session, std::vector<SessionEvent> events, size_t updates);
   // It was rolled back; so many updates are left in its log.
   void RollBack(const Session& session, size_t updates);
   // Its labels, its time to live or, with `controls`, its controls were set.

@@ -62,6 +62,7 @@ SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_
 SessionLog::~SessionLog() {
   Commit();
   io_.reset();
+  if (archives_) archives_->Stop();
   store_.reset();  // every commit is told of now
   Receive();
 }
@@ -84,6 +85,10 @@ void SessionLog::ListInto(SessionTable* sessions) {
 
 void SessionLog::Create(const Session& session, absl::Span<const UpdatePoint> updates) {
   if (store_) journal_.Create(session, updates);
+}
+
+void SessionLog::Import(const Session& session, std::vector<SessionEvent> events, size_t updates) {
+  if (store_) journal_.Import(session, std::move(events), updates);
 }
 
 void SessionLog::RollBack(const Session& session, size_t updates) {
@@ -193,6 +198,20 @@ std::shared_ptr<SessionLog::Loading> SessionLog::Load(const Session& session,
     });
   });
   return loading;
+}
+
+void SessionLog::OpenArchives(const ArchiveOptions& options, const ModelConfig& config,
+                              uint64_t model_fingerprint) {
+  if (!store_) return;
+  archives_ = std::make_unique<SessionArchives>(*store_, options, config, log_meaning_,
+                                                model_fingerprint, mailbox_);
+}
+
+SessionArchives::Subject SessionLog::Describe(const Session& session) const {
+  return {.id = journal_.Find(session)->id,
+          .metadata = MetadataOf(session, log_meaning_),
+          .epoch = session.epoch(),
+          .position = session.position()};
 }
 
 }  // namespace mneme

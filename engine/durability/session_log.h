@@ -19,6 +19,7 @@
 #include "engine/durability/journal.h"
 #include "engine/durability/mailbox.h"
 #include "engine/durability/outbox.h"
+#include "engine/durability/session_archives.h"
 #include "engine/session.h"
 #include "engine/session_table.h"
 #include "engine/stats.h"
@@ -56,6 +57,7 @@ class SessionLog {
 
   // --- What happens to sessions; see Journal. ---
   void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  void Import(const Session& session, std::vector<SessionEvent> events, size_t updates);
   void RollBack(const Session& session, size_t updates);
   void Update(const Session& session, bool controls);
   void Delete(const Session& session);
@@ -84,7 +86,9 @@ class SessionLog {
   // and so may not compute before.
   bool HasAllOf(const Session& session) const;
   // Commits under way, or letters not received.
-  bool busy() const { return completed_ < last_ || loads_ > 0; }
+  bool busy() const {
+    return completed_ < last_ || loads_ > 0 || (archives_ && archives_->under_way() > 0);
+  }
   void AddTo(EngineLoad* load) const;
 
   // --- Sessions come back. ---
@@ -95,6 +99,15 @@ class SessionLog {
   void OnLoaded(const Session& session, const SessionLogs& logs) {
     journal_.OnLoaded(session, logs);
   }
+
+  // --- Archives. ---
+  // Makes them possible, if there is a store. `config` must outlive this. Once.
+  void OpenArchives(const ArchiveOptions& options, const ModelConfig& config,
+                    uint64_t model_fingerprint);
+  // Null: there is no store.
+  SessionArchives* archives() const { return archives_.get(); }
+  // The session as it is now, to be archived when that is durable.
+  SessionArchives::Subject Describe(const Session& session) const;
 
   SessionLog(const SessionLog&) = delete;
   SessionLog& operator=(const SessionLog&) = delete;
@@ -111,6 +124,7 @@ class SessionLog {
   SessionListing listing_;
   std::unique_ptr<SessionStore> store_;  // null: nothing is kept
   std::unique_ptr<IoThread> io_;         // reads from the store
+  std::unique_ptr<SessionArchives> archives_;
 
   Journal journal_;
   Outbox outbox_;

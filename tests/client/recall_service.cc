@@ -170,6 +170,48 @@ class RecallService::Impl : public v1::SessionService::Service,
                                                     : NotFound(request->session_id());
   }
 
+  // An archive is what the session has read, in pieces of three bytes; its id is their number.
+  grpc::Status ExportSession(grpc::ServerContext*, const v1::ExportSessionRequest* request,
+                             grpc::ServerWriter<v1::ExportSessionResponse>* writer) override {
+    std::lock_guard lock(mutex_);
+    const auto found = states_.find(request->session_id());
+    if (found == states_.end()) return NotFound(request->session_id());
+    const std::string& archive = found->second.text;
+    v1::ExportSessionResponse piece;
+    piece.set_archive_id(absl::StrCat(archive.size()));
+    piece.set_size_bytes(archive.size());
+    export_offsets_.push_back(request->offset());
+    if (!request->archive_id().empty() && request->archive_id() != piece.archive_id()) {
+      return {grpc::StatusCode::ABORTED, "the session has changed"};
+    }
+    for (size_t at = request->offset(); at < archive.size(); at += piece.data().size()) {
+      if (at >= break_export_at_) {
+        break_export_at_ = SIZE_MAX;
+        return {grpc::StatusCode::UNAVAILABLE, "the line is cut"};
+      }
+      piece.set_data(archive.substr(at, 3));
+      writer->Write(piece);
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ImportSession(grpc::ServerContext* context,
+                             grpc::ServerReader<v1::ImportSessionRequest>* reader,
+                             v1::Session* response) override {
+    v1::ImportSessionRequest message;
+    std::string archive;
+    v1::CreateSessionRequest create;
+    while (reader->Read(&message)) {
+      if (message.has_session_id()) create.set_session_id(message.session_id());
+      archive += message.data();
+    }
+    const grpc::Status status = CreateSession(context, &create, response);
+    if (!status.ok()) return status;
+    std::lock_guard lock(mutex_);
+    Read(states_[response->session_id()], archive);
+    return status;
+  }
+
   grpc::Status Append(
       grpc::ServerContext*,
       grpc::ServerReaderWriter<v1::AppendProgress, v1::AppendRequest>* stream) override {
@@ -249,6 +291,14 @@ class RecallService::Impl : public v1::SessionService::Service,
     std::lock_guard lock(mutex_);
     draining_ = true;
   }
+  void BreakExportAt(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    break_export_at_ = bytes;
+  }
+  std::vector<uint64_t> export_offsets() const {
+    std::lock_guard lock(mutex_);
+    return export_offsets_;
+  }
   int port() const { return port_; }
 
  private:
@@ -310,9 +360,11 @@ class RecallService::Impl : public v1::SessionService::Service,
   }
 
   mutable std::mutex mutex_;
-  std::map<std::string, State> states_;  // guarded by mutex_
-  int drawn_ = 0;                        // guarded by mutex_
-  bool draining_ = false;                // guarded by mutex_
+  std::map<std::string, State> states_;   // guarded by mutex_
+  size_t break_export_at_ = SIZE_MAX;     // guarded by mutex_
+  std::vector<uint64_t> export_offsets_;  // guarded by mutex_
+  int drawn_ = 0;                         // guarded by mutex_
+  bool draining_ = false;                 // guarded by mutex_
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
@@ -327,6 +379,8 @@ std::string RecallService::text(const std::string& session_id) const {
 std::vector<std::string> RecallService::pieces(const std::string& session_id) const {
   return impl_->state(session_id).pieces;
 }
+void RecallService::BreakExportAt(size_t bytes) { impl_->BreakExportAt(bytes); }
+std::vector<uint64_t> RecallService::export_offsets() const { return impl_->export_offsets(); }
 std::vector<std::string> RecallService::session_ids() const { return impl_->session_ids(); }
 void RecallService::Drain() { impl_->Drain(); }
 

@@ -1,6 +1,7 @@
 #ifndef MNEME_TESTS_CLIENT_RECALL_SERVICE_H_
 #define MNEME_TESTS_CLIENT_RECALL_SERVICE_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +26,11 @@ class RecallService {
   std::string text(const std::string& session_id) const;
   std::vector<std::string> pieces(const std::string& session_id) const;
   std::vector<std::string> session_ids() const;
+
+  // The next export breaks off, UNAVAILABLE, when it has sent so many bytes.
+  void BreakExportAt(size_t bytes);
+  // The offsets at which exports have begun.
+  std::vector<uint64_t> export_offsets() const;
 
   // From now on every append and generation ends with UNAVAILABLE, draining, retry after 1.5 s.
   void Drain();

@@ -1,5 +1,6 @@
 #include "tests/e2e/real_server.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,13 +20,16 @@ T MustHave(absl::StatusOr<T> value) {
 
 }  // namespace
 
-RealServer::RealServer(const std::filesystem::path& model_dir, std::unique_ptr<Backend> backend) {
+RealServer::RealServer(const std::filesystem::path& model_dir, std::unique_ptr<Backend> backend,
+                       const std::string& data_dir) {
   if (backend == nullptr) backend = MustHave(CreateCpuBackend({}));
   loaded_ = MustHave(LoadModel({.dir = model_dir, .turn_format = ""}, *backend, logger_));
   tokenizer_ = loaded_.model.tokenizer;
   const EngineOptions options = {.max_step_tokens = 64, .cache_bytes = 64 << 20};
-  engine_ = MustHave(
-      Engine::Create(options, std::move(backend), std::move(loaded_.model), clock_, metrics_));
+  std::optional<SessionStore::Opened> stored;
+  if (!data_dir.empty()) stored = MustHave(SessionStore::Open({.data_dir = data_dir}));
+  engine_ = MustHave(Engine::Create(options, std::move(backend), std::move(loaded_.model), clock_,
+                                    metrics_, std::move(stored)));
   const ServiceContext context = {
       .engine = *engine_,
       .metrics = metrics_,
@@ -39,8 +43,7 @@ RealServer::RealServer(const std::filesystem::path& model_dir, std::unique_ptr<B
       .start_time = clock_.Now(),
   };
   server_ = MustHave(Server::Start("127.0.0.1", 0, context));
-  const auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
-                                           grpc::InsecureChannelCredentials());
+  const auto channel = grpc::CreateChannel(address(), grpc::InsecureChannelCredentials());
   sessions_ = v1::SessionService::NewStub(channel);
   inference_ = v1::InferenceService::NewStub(channel);
   health_ = grpc::health::v1::Health::NewStub(channel);
@@ -50,6 +53,8 @@ RealServer::~RealServer() {
   engine_->Drain(absl::ZeroDuration());
   server_->Shutdown(absl::Seconds(5));
 }
+
+std::string RealServer::address() const { return absl::StrCat("127.0.0.1:", server_->port()); }
 
 grpc::Status RealServer::Create(const std::string& id, const v1::LearningControls& controls) {
   grpc::ClientContext context;

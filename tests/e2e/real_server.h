@@ -43,11 +43,14 @@ struct GenerateResult {
 
 class RealServer {
  public:
-  // Aborts the test program if the model cannot be served. Null: the CPU backend.
+  // Aborts the test program if the model cannot be served. Null: the CPU backend. Sessions are kept
+  // in `data_dir` if there is one.
   explicit RealServer(const std::filesystem::path& model_dir,
-                      std::unique_ptr<Backend> backend = nullptr);
+                      std::unique_ptr<Backend> backend = nullptr, const std::string& data_dir = "");
   ~RealServer();
 
+  // host:port.
+  std::string address() const;
   v1::SessionService::Stub& sessions() { return *sessions_; }
   v1::InferenceService::Stub& inference() { return *inference_; }
   grpc::health::v1::Health::Stub& health() { return *health_; }

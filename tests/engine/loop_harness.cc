@@ -91,7 +91,8 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
                         .options = options_,
                         .tokenizer = model_.tokenizer.get(),
                         .clock = clock_,
-                        .stats = options.stats != nullptr ? *options.stats : stats_};
+                        .stats = options.stats != nullptr ? *options.stats : stats_,
+                        .model_fingerprint = model_.fingerprint};
   auto tiers =
       ValueOrDie(SessionTiers::Create(*pools, *backend_,
                                       {.host_cache_bytes = options_.host_cache_bytes,

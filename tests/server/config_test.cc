@@ -125,6 +125,7 @@ TEST(ConfigTest, DurabilityIsOfADataDirectory) {
   ASSERT_TRUE(parsed.line.config.has_value());
   EXPECT_EQ(ParseDurability(parsed.line.config->durability), Durability::kSync);
   EXPECT_EQ(Parse({"--model=m", "--durability=sync"}).line.exit_code, 1);
+  EXPECT_EQ(Parse({"--model=m", "--operator_key_file=k"}).line.exit_code, 1);
   EXPECT_EQ(Parse({"--model=m", "--data_dir=d", "--durability=often"}).line.exit_code, 1);
 }
 

@@ -144,6 +144,18 @@ void FakeEngine::RollbackSession(SessionKey key, int64_t to_position, Done<Sessi
   done(info);
 }
 
+void FakeEngine::ExportSession(SessionKey, Done<SessionArchive> done) {
+  done(absl::FailedPreconditionError("no archives"));
+}
+
+void FakeEngine::BeginImport(SessionKey, Done<std::shared_ptr<ArchiveFile>> done) {
+  done(absl::FailedPreconditionError("no archives"));
+}
+
+void FakeEngine::ImportSession(SessionKey, std::shared_ptr<ArchiveFile>, Done<SessionInfo> done) {
+  done(absl::FailedPreconditionError("no archives"));
+}
+
 void FakeEngine::DeleteSession(SessionKey key, Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);

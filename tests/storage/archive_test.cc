@@ -8,7 +8,7 @@
 #include <filesystem>
 
 #include "storage/checkpoint_files.h"
-#include "storage/upload.h"
+#include "storage/spool.h"
 #include "tests/storage/checkpoint_harness.h"
 #include "tests/storage/store_harness.h"
 
@@ -149,45 +149,45 @@ TEST_F(ArchiveTest, StateOfAnotherLogIsRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("another log"));
 }
 
-class UploadTest : public ::testing::Test {
+class SpoolTest : public ::testing::Test {
  protected:
   const TemporaryDirectory directory_;
-  const std::string path_ = directory_ / "upload";
-  std::unique_ptr<Upload> upload_ = *Upload::Create(RealFileSystem(), path_, 3 * kFrameBytes);
+  const std::string path_ = directory_ / "spool";
+  std::unique_ptr<Spool> spool_ = *Spool::Create(RealFileSystem(), path_, 3 * kFrameBytes);
 };
 
-TEST_F(UploadTest, HoldsWhatWasAppended) {
+TEST_F(SpoolTest, HoldsWhatWasAppended) {
   std::string bytes;
   for (size_t i = 0; i < 2 * kFrameBytes + 77; ++i) bytes.push_back(static_cast<char>(i * i >> 5));
   for (size_t at = 0; at < bytes.size(); at += 10007) {
-    ASSERT_TRUE(upload_->Append(at, absl::string_view(bytes).substr(at, 10007)).ok());
+    ASSERT_TRUE(spool_->Append(at, absl::string_view(bytes).substr(at, 10007)).ok());
   }
-  ASSERT_EQ(upload_->size(), bytes.size());
+  ASSERT_EQ(spool_->size(), bytes.size());
   std::string read(bytes.size(), '\0');
-  ASSERT_TRUE(upload_->ReadAt(0, read.size(), read.data()).ok());
+  ASSERT_TRUE(spool_->ReadAt(0, read.size(), read.data()).ok());
   EXPECT_EQ(read, bytes);
   read.resize(100);
-  ASSERT_TRUE(upload_->ReadAt(kFrameBytes - 50, 100, read.data()).ok());
+  ASSERT_TRUE(spool_->ReadAt(kFrameBytes - 50, 100, read.data()).ok());
   EXPECT_EQ(read, bytes.substr(kFrameBytes - 50, 100));
-  EXPECT_TRUE(absl::IsDataLoss(upload_->ReadAt(bytes.size() - 1, 2, read.data())));
+  EXPECT_TRUE(absl::IsDataLoss(spool_->ReadAt(bytes.size() - 1, 2, read.data())));
 }
 
-TEST_F(UploadTest, SaysWhereToGoOn) {
-  ASSERT_TRUE(upload_->Append(0, "0123").ok());
-  const absl::Status status = upload_->Append(2, "23");
+TEST_F(SpoolTest, SaysWhereToGoOn) {
+  ASSERT_TRUE(spool_->Append(0, "0123").ok());
+  const absl::Status status = spool_->Append(2, "23");
   EXPECT_TRUE(absl::IsOutOfRange(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr("4 bytes"));
-  EXPECT_TRUE(upload_->Append(4, "45").ok());
+  EXPECT_TRUE(spool_->Append(4, "45").ok());
 }
 
-TEST_F(UploadTest, EndsAtItsLimit) {
-  EXPECT_TRUE(absl::IsResourceExhausted(upload_->Append(0, std::string(3 * kFrameBytes + 1, 'x'))));
+TEST_F(SpoolTest, EndsAtItsLimit) {
+  EXPECT_TRUE(absl::IsResourceExhausted(spool_->Append(0, std::string(3 * kFrameBytes + 1, 'x'))));
 }
 
-TEST_F(UploadTest, LeavesNothingReadableAndNoFile) {
-  ASSERT_TRUE(upload_->Append(0, std::string(kFrameBytes + 1, 'x')).ok());
+TEST_F(SpoolTest, LeavesNothingReadableAndNoFile) {
+  ASSERT_TRUE(spool_->Append(0, std::string(kFrameBytes + 1, 'x')).ok());
   EXPECT_EQ(ReadFile(path_).find("xxxxxxxx"), std::string::npos);
-  upload_.reset();
+  spool_.reset();
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 

@@ -1,5 +1,5 @@
-#ifndef MNEME_STORAGE_UPLOAD_H_
-#define MNEME_STORAGE_UPLOAD_H_
+#ifndef MNEME_STORAGE_SPOOL_H_
+#define MNEME_STORAGE_SPOOL_H_
 
 #include <cstdint>
 #include <memory>
@@ -18,24 +18,25 @@ class FSWritableFile;
 
 namespace mneme {
 
-// Bytes that a client sends, kept on the disk until they are all there. They are sealed with a key
-// that only this object holds: with it they are gone, whatever is left of the file. One thread.
-class Upload : public ByteSource {
+// Bytes on their way from a client, kept on the disk until they are all there, or to one. They are
+// sealed with a key that only this object holds: with it they are gone, whatever is left of the
+// file. One thread.
+class Spool : public ByteSource {
  public:
   // Of at most `max_bytes`, in a new file at `path`.
-  static absl::StatusOr<std::unique_ptr<Upload>> Create(std::shared_ptr<FileSystem> files,
-                                                        std::string path, uint64_t max_bytes);
-  ~Upload() override;
+  static absl::StatusOr<std::unique_ptr<Spool>> Create(std::shared_ptr<FileSystem> files,
+                                                       std::string path, uint64_t max_bytes);
+  ~Spool() override;
 
   // What is there: where a client that lost its connection goes on.
   uint64_t size() const override { return size_; }
   // OUT_OF_RANGE, with the size, unless `offset` is the size; RESOURCE_EXHAUSTED beyond max_bytes
-  // or on a full disk, UNAVAILABLE. A write that fails is latched: the upload must begin again.
+  // or on a full disk, UNAVAILABLE. A write that fails is latched: the archive must begin again.
   absl::Status Append(uint64_t offset, absl::string_view bytes);
   absl::Status ReadAt(uint64_t offset, size_t count, char* destination) const override;
 
  private:
-  Upload(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes);
+  Spool(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes);
   absl::Status FlushBlock();
   // Makes block_ the one with this number, which is on the disk.
   absl::Status LoadBlock(uint64_t number) const;
@@ -57,4 +58,4 @@ class Upload : public ByteSource {
 
 }  // namespace mneme
 
-#endif  // MNEME_STORAGE_UPLOAD_H_
+#endif  // MNEME_STORAGE_SPOOL_H_

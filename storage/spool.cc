@@ -1,4 +1,4 @@
-#include "storage/upload.h"
+#include "storage/spool.h"
 
 #include <rocksdb/file_system.h>
 
@@ -17,35 +17,34 @@ constexpr size_t kStoredBlockBytes = kBlockBytes + kTagBytes;
 
 }  // namespace
 
-Upload::Upload(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes)
+Spool::Spool(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes)
     : files_(std::move(files)), path_(std::move(path)), max_bytes_(max_bytes) {}
 
-absl::StatusOr<std::unique_ptr<Upload>> Upload::Create(std::shared_ptr<FileSystem> files,
-                                                       std::string path, uint64_t max_bytes) {
-  std::unique_ptr<Upload> upload(new Upload(std::move(files), std::move(path), max_bytes));
-  MNEME_RETURN_IF_ERROR(
-      FromRocksDb(upload->files_->NewWritableFile(upload->path_, rocksdb::FileOptions(),
-                                                  &upload->file_, nullptr),
-                  absl::StrCat("creating ", upload->path_)));
-  return upload;
+absl::StatusOr<std::unique_ptr<Spool>> Spool::Create(std::shared_ptr<FileSystem> files,
+                                                     std::string path, uint64_t max_bytes) {
+  std::unique_ptr<Spool> spool(new Spool(std::move(files), std::move(path), max_bytes));
+  MNEME_RETURN_IF_ERROR(FromRocksDb(
+      spool->files_->NewWritableFile(spool->path_, rocksdb::FileOptions(), &spool->file_, nullptr),
+      absl::StrCat("creating ", spool->path_)));
+  return spool;
 }
 
-Upload::~Upload() {
+Spool::~Spool() {
   if (file_ == nullptr) return;
   file_.reset();
   source_.reset();
   RemoveFile(*files_, path_).IgnoreError();
 }
 
-absl::Status Upload::Append(uint64_t offset, absl::string_view bytes) {
+absl::Status Spool::Append(uint64_t offset, absl::string_view bytes) {
   MNEME_RETURN_IF_ERROR(failure_);
   if (offset != size_) {
     return absl::OutOfRangeError(
-        absl::StrCat("the upload holds ", size_, " bytes; go on there, not at ", offset));
+        absl::StrCat("the archive holds ", size_, " bytes; go on there, not at ", offset));
   }
   if (bytes.size() > max_bytes_ - size_) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("the upload is larger than ", max_bytes_, " bytes"));
+        absl::StrCat("the archive is larger than ", max_bytes_, " bytes"));
   }
   while (!bytes.empty()) {
     if (last_.size() == kBlockBytes) MNEME_RETURN_IF_ERROR(FlushBlock());
@@ -57,7 +56,7 @@ absl::Status Upload::Append(uint64_t offset, absl::string_view bytes) {
   return absl::OkStatus();
 }
 
-absl::Status Upload::FlushBlock() {
+absl::Status Spool::FlushBlock() {
   const Nonce nonce = FrameNonce(0, stored_blocks_);
   std::string sealed;
   Seal(key_, nonce, "", last_, &sealed);
@@ -71,7 +70,7 @@ absl::Status Upload::FlushBlock() {
   return absl::OkStatus();
 }
 
-absl::Status Upload::LoadBlock(uint64_t number) const {
+absl::Status Spool::LoadBlock(uint64_t number) const {
   if (block_number_ == number) return absl::OkStatus();
   if (source_ == nullptr) {
     MNEME_ASSIGN_OR_RETURN(source_, FileSource::Open(*files_, path_));
@@ -87,9 +86,9 @@ absl::Status Upload::LoadBlock(uint64_t number) const {
   return absl::OkStatus();
 }
 
-absl::Status Upload::ReadAt(uint64_t offset, size_t count, char* destination) const {
+absl::Status Spool::ReadAt(uint64_t offset, size_t count, char* destination) const {
   if (offset > size_ || count > size_ - offset) {
-    return absl::DataLossError(absl::StrCat("the upload ends at byte ", size_));
+    return absl::DataLossError(absl::StrCat("the archive ends at byte ", size_));
   }
   while (count > 0) {
     const uint64_t number = offset / kBlockBytes;

@@ -1,0 +1,110 @@
+#ifndef MNEME_ENGINE_DURABILITY_SESSION_ARCHIVES_H_
+#define MNEME_ENGINE_DURABILITY_SESSION_ARCHIVES_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/config.h"
+#include "engine/durability/archive_file.h"
+#include "engine/durability/io_thread.h"
+#include "engine/durability/mailbox.h"
+#include "engine/session.h"
+#include "storage/archive.h"
+#include "storage/session_store.h"
+
+namespace mneme {
+
+struct ArchiveOptions {
+  // What the states in archives are sealed with, shared by servers that trust each other. Without
+  // it archives hold none, and none is taken from them.
+  std::optional<SecretKey> operator_key;
+  uint64_t max_bytes = uint64_t{8} << 30;  // of one archive
+};
+
+// A session as an archive.
+struct SessionArchive {
+  std::string id;  // changes with the content
+  uint64_t size_bytes = 0;
+  std::shared_ptr<ArchiveFile> file;
+};
+
+// A session that an archive holds, validated.
+struct ArchivedSession {
+  SessionMetadata metadata;
+  uint32_t epoch = 0;
+  SessionLogs logs;
+  std::vector<SessionEvent> events;  // that make its log
+};
+
+// Makes archives of sessions, and sessions of archives, on a thread of its own. Engine thread only;
+// `done` is called there, through the mailbox, unless Stop comes first.
+class SessionArchives {
+ public:
+  // Archives on their way at once: each may take max_bytes of the disk.
+  static constexpr int kMaxArchives = 8;
+
+  template <typename T>
+  using Done = std::function<void(absl::StatusOr<T>)>;
+
+  // What the session was when the archive was asked for: it may have gone on since.
+  struct Subject {
+    StoreId id;
+    SessionMetadata metadata;
+    uint32_t epoch = 0;
+    int64_t position = 0;
+  };
+
+  // `store` and `config` must outlive it. `log_meaning`: see LogMeaning; `model_fingerprint`: see
+  // CheckpointInfo.
+  SessionArchives(SessionStore& store, const ArchiveOptions& options, const ModelConfig& config,
+                  uint64_t log_meaning, uint64_t model_fingerprint,
+                  std::shared_ptr<Mailbox> mailbox);
+
+  // The session's archive as its log is on the disk, with the newest checkpoint that fits.
+  // RESOURCE_EXHAUSTED, UNAVAILABLE, DATA_LOSS.
+  void Export(Subject subject, Done<SessionArchive> done);
+
+  // An empty one, to be filled. RESOURCE_EXHAUSTED, UNAVAILABLE.
+  void Begin(Done<std::shared_ptr<ArchiveFile>> done);
+  // What the archive holds. DATA_LOSS if any of it is damaged, FAILED_PRECONDITION if it is of
+  // another model or format.
+  void Read(std::shared_ptr<ArchiveFile> file, Done<ArchivedSession> done);
+  // Makes a checkpoint of the stored session `id` of the archive's state, if it may be trusted and
+  // fits; true if it was taken.
+  void TakeState(std::shared_ptr<ArchiveFile> file, const StoreId& id, Done<bool> done);
+
+  // `done`s that are still to come.
+  int64_t under_way() const { return under_way_; }
+  void Stop() { io_->Stop(); }
+
+ private:
+  // Runs `work` on the thread, and `done` with what it returns.
+  template <typename Work, typename Callback>
+  void Run(Work work, Callback done);
+
+  // --- On the thread. ---
+  absl::StatusOr<SessionArchive> MakeArchive(const Subject& subject);
+  absl::StatusOr<std::shared_ptr<ArchiveFile>> NewFile();
+  absl::StatusOr<ArchivedSession> ReadSession(Spool& spool) const;
+  absl::StatusOr<bool> CopyState(Spool& spool, const StoreId& id);
+
+  SessionStore& store_;
+  const ArchiveOptions options_;
+  const ModelConfig& config_;
+  const uint64_t log_meaning_, model_fingerprint_;
+  const std::shared_ptr<Mailbox> mailbox_;
+  int64_t under_way_ = 0;
+  std::vector<std::weak_ptr<ArchiveFile>> files_;  // the thread's
+  const std::shared_ptr<IoThread> io_ = std::make_shared<IoThread>();
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_DURABILITY_SESSION_ARCHIVES_H_

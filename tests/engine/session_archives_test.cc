@@ -1,0 +1,372 @@
+// A session that is exported and imported elsewhere goes on like the original; what is no whole
+// archive leaves nothing; a deleted session leaves nothing either.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <future>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "storage/archive.h"
+#include "storage/checkpoint_files.h"
+#include "tests/engine/durable_engine.h"
+#include "tests/storage/checkpoint_harness.h"
+#include "tests/storage/store_harness.h"
+
+namespace mneme {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr double kTolerance = 2e-3;  // of log-probabilities, in float32
+const std::filesystem::path kModel = "tests/golden/qwen3-hidden-target";
+
+HarnessOptions With(const std::optional<SecretKey>& key, uint64_t max_bytes = 1 << 20) {
+  HarnessOptions options;
+  options.engine.archives = {.operator_key = key, .max_bytes = max_bytes};
+  return options;
+}
+
+// Runs the engine until `begin` has been answered.
+template <typename T, typename Begin>
+absl::StatusOr<T> Await(LoopHarness& engine, Begin begin) {
+  absl::StatusOr<T> answer = absl::UnknownError("no answer");
+  begin([&answer](absl::StatusOr<T> result) { answer = std::move(result); });
+  engine.RunAll({});
+  return answer;
+}
+
+absl::StatusOr<SessionArchive> StartExport(LoopHarness& engine, const std::string& id) {
+  return Await<SessionArchive>(engine, [&](auto done) {
+    engine.loop().ExportSession({"test", id}, done);
+  });
+}
+
+std::string BytesOf(ArchiveFile& file, uint64_t offset = 0) {
+  std::promise<absl::StatusOr<std::string>> bytes;
+  file.Read(offset, UINT64_MAX, [&bytes](auto part) { bytes.set_value(std::move(part)); });
+  return *bytes.get_future().get();
+}
+
+std::string Export(LoopHarness& engine, const std::string& id) {
+  const absl::StatusOr<SessionArchive> archive = StartExport(engine, id);
+  EXPECT_TRUE(archive.ok()) << archive.status();
+  if (!archive.ok()) return "";
+  const std::string bytes = BytesOf(*archive->file);
+  EXPECT_EQ(bytes.size(), archive->size_bytes);
+  return bytes;
+}
+
+absl::StatusOr<std::shared_ptr<ArchiveFile>> BeginImport(LoopHarness& engine,
+                                                         const std::string& id) {
+  return Await<std::shared_ptr<ArchiveFile>>(engine, [&](auto done) {
+    engine.loop().BeginImport({"test", id}, done);
+  });
+}
+
+absl::Status Append(ArchiveFile& file, uint64_t offset, const std::string& bytes) {
+  std::promise<absl::Status> appended;
+  file.Append(offset, bytes, [&appended](absl::Status status) { appended.set_value(status); });
+  return appended.get_future().get();
+}
+
+absl::StatusOr<SessionInfo> Import(LoopHarness& engine, const std::string& id,
+                                   const std::string& bytes) {
+  const auto file = BeginImport(engine, id);
+  if (!file.ok()) return file.status();
+  for (size_t at = 0; at < bytes.size(); at += 1000) {
+    const absl::Status status = Append(**file, at, bytes.substr(at, 1000));
+    if (!status.ok()) return status;
+  }
+  return Await<SessionInfo>(engine, [&](auto done) {
+    engine.loop().ImportSession({"test", id}, *file, done);
+  });
+}
+
+int64_t SpooledFiles(const DurableEngine& durable) {
+  const std::filesystem::directory_iterator files(durable.data_dir() + "/spool");
+  return std::distance(begin(files), end(files));
+}
+
+// What would follow, with log-probabilities. It leaves no trace.
+std::unique_ptr<Call> Peek(LoopHarness& engine, const std::string& id) {
+  GenerateRequest request = GreedyRequest(30);
+  request.learn = false;
+  request.logprobs = 0;
+  // The first one computes the last sampled token, after which there may be an update to apply.
+  EXPECT_TRUE(EndedOk(*engine.Generate(id, request)));
+  auto call = engine.Generate(id, request);
+  EXPECT_TRUE(EndedOk(*call));
+  return call;
+}
+
+void ExpectSame(const Call& actual, const Call& expected) {
+  ASSERT_EQ(actual.TokenIds(), expected.TokenIds());
+  for (size_t i = 0; i < actual.tokens.size(); ++i) {
+    EXPECT_NEAR(*actual.tokens[i].logprob, *expected.tokens[i].logprob, kTolerance);
+  }
+  EXPECT_EQ(actual.finished->version, expected.finished->version);
+}
+
+// Model, chunks that may wait.
+class ImportedSessionTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {};
+
+INSTANTIATE_TEST_SUITE_P(All, ImportedSessionTest,
+                         ::testing::Combine(::testing::ValuesIn(GoldenNames()),
+                                            ::testing::Values(0, 3)),
+                         [](const auto& parameter) {
+                           std::string name = absl::StrCat(std::get<0>(parameter.param), "_lag",
+                                                           std::get<1>(parameter.param));
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST_P(ImportedSessionTest, GoesOnLikeTheOriginal) {
+  const auto& [name, lag] = GetParam();
+  const std::filesystem::path model = std::filesystem::path("tests/golden") / name;
+  for (const size_t tokens : {size_t{64}, size_t{77}}) {  // ends of a chunk, and within one
+    SCOPED_TRACE(absl::StrCat(tokens, " tokens"));
+    DurableEngine here(model);
+    DurableEngine there(model);
+    here->Create("s", {.max_lag_chunks = lag});
+    EXPECT_TRUE(EndedOk(*here->Append("s", RandomTokens(tokens, 1), false, "r")));
+    here->SetControls("s", {.max_lag_chunks = lag, .clip_norm = 0.5F});
+    EXPECT_TRUE(EndedOk(*here->Generate("s", GreedyRequest(16))));
+    ASSERT_TRUE(here->loop().RollbackSession({"test", "s"}, static_cast<int64_t>(tokens) + 9).ok());
+
+    const absl::StatusOr<SessionInfo> info = Import(*there, "t", Export(*here, "s"));
+    ASSERT_TRUE(info.ok()) << info.status();
+    const SessionInfo original = here->Info("s");
+    EXPECT_EQ(info->position, original.position);
+    EXPECT_EQ(info->version, original.version);
+    EXPECT_EQ(info->options.controls, original.options.controls);
+    if (lag > 0) there.Start();  // it has also reached the disk
+    ExpectSame(*Peek(*there, "t"), *Peek(*here, "s"));
+    const auto next = RandomTokens(40, 2);
+    EXPECT_LT(MaxDifference(there->Append("t", next, true)->AppendLogProbs(),
+                            here->Append("s", next, true)->AppendLogProbs()),
+              kTolerance);
+    ExpectSame(*Peek(*there, "t"), *Peek(*here, "s"));
+    // A retry of what the original has read reads nothing.
+    EXPECT_TRUE(EndedOk(*there->Append("t", RandomTokens(tokens, 1), false, "r")));
+    EXPECT_EQ(there->Info("t").position, here->Info("s").position);
+  }
+}
+
+class SessionArchivesTest : public ::testing::Test {
+ protected:
+  SessionArchivesTest() {
+    here_->Create("s");
+    EXPECT_TRUE(EndedOk(*here_->Append("s", RandomTokens(70, 1))));
+  }
+
+  // Puts a checkpoint of session "s" into the directory; what it holds of the state is opaque here.
+  void MakeCheckpoint() {
+    here_.Stop();
+    {
+      auto opened = SessionStore::Open({.data_dir = here_.data_dir()});
+      ASSERT_TRUE(opened.ok());
+      const StoreId id = opened->listing.sessions.at(0).id;
+      const SessionState state = *opened->store->Load(id);
+      auto writer = CheckpointFiles(*opened->store)
+                        .Create(id, MakeCheckpointInfo(state, 64, /*model_fingerprint=*/0, true));
+      ASSERT_TRUE(writer.ok()) << writer.status();
+      ASSERT_TRUE((*writer)->sections().Write(SectionKind::kState, 0, std::string(999, 's')).ok());
+      ASSERT_TRUE((*writer)->Commit().ok());
+    }
+    here_.Start();
+  }
+
+  // Checkpoints that a stopped engine's sessions have.
+  static size_t Checkpoints(DurableEngine& engine) {
+    engine.Stop();
+    auto opened = SessionStore::Open({.data_dir = engine.data_dir()});
+    size_t count = 0;
+    for (const ListedSession& session : opened->listing.sessions) {
+      count += CheckpointFiles(*opened->store).List(session.id)->size();
+    }
+    return count;
+  }
+
+  const SecretKey key_ = SecretKey::Random();
+  DurableEngine here_{kModel, With(key_)};
+};
+
+TEST_F(SessionArchivesTest, TheSameSessionGivesTheSameBytes) {
+  const absl::StatusOr<SessionArchive> archive = StartExport(*here_, "s");
+  ASSERT_TRUE(archive.ok());
+  const std::string bytes = BytesOf(*archive->file);
+  here_.Start();
+  const absl::StatusOr<SessionArchive> again = StartExport(*here_, "s");
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->id, archive->id);
+  EXPECT_EQ(BytesOf(*again->file, 333), bytes.substr(333));
+  EXPECT_EQ(BytesOf(*again->file, bytes.size()), "");
+  here_->Append("s", {1});
+  const absl::StatusOr<SessionArchive> later = StartExport(*here_, "s");
+  ASSERT_TRUE(later.ok());
+  EXPECT_NE(later->id, archive->id);
+}
+
+TEST_F(SessionArchivesTest, StateIsTakenFromServersThatShareTheKey) {
+  const std::string without = Export(*here_, "s");
+  MakeCheckpoint();
+  const std::string archive = Export(*here_, "s");
+  EXPECT_GT(archive.size(), without.size() + 999);
+  DurableEngine friendly(kModel, With(key_));
+  DurableEngine stranger(kModel, With(SecretKey::Random()));
+  DurableEngine keyless(kModel, With({}));
+  for (DurableEngine* engine : {&friendly, &stranger, &keyless}) {
+    ASSERT_TRUE(Import(**engine, "t", archive).ok());
+    EXPECT_EQ((*engine)->Info("t").position, 70);
+    EXPECT_EQ(Checkpoints(*engine), engine == &friendly ? 1 : 0);
+  }
+}
+
+TEST_F(SessionArchivesTest, WhatIsDamagedIsRefusedAndTheNextRequestWorks) {
+  MakeCheckpoint();
+  const std::string archive = Export(*here_, "s");
+  here_->Append("s", {1});
+  const std::string other = Export(*here_, "s");
+  DurableEngine there(kModel, With(key_));
+  for (const Damage& damage : Damages(archive, other)) {
+    // Metadata and log are anybody's to write.
+    if (damage.what.starts_with("metadata[0] of") || damage.what.starts_with("log[0] of")) continue;
+    const absl::Status status = Import(*there, "t", damage.bytes).status();
+    EXPECT_TRUE(absl::IsDataLoss(status) || absl::IsFailedPrecondition(status))
+        << damage.what << ": " << status;
+    EXPECT_FALSE(there->loop().FindSession({"test", "t"}).ok()) << damage.what;
+  }
+  EXPECT_TRUE(absl::IsDataLoss(Import(*there, "t", "").status()));
+  ASSERT_TRUE(Import(*there, "t", archive).ok());
+  EXPECT_TRUE(EndedOk(*there->Append("t", {1})));
+}
+
+// Archives that are whole, but hold what no session can.
+TEST_F(SessionArchivesTest, TheLogIsValidatedLikeARequest) {
+  const MemoryFile file(Export(*here_, "s"));
+  const absl::StatusOr<ArchiveReader> reader = ArchiveReader::Open("archive", file);
+  ASSERT_TRUE(reader.ok());
+  const auto refused = [&](auto change) {
+    SessionMetadata metadata = reader->metadata();
+    SessionState state = reader->state();
+    change(metadata, state);
+    MemoryFile out;
+    EXPECT_TRUE(ArchiveExport(metadata, state, nullptr, {}).WriteTo(out, 0).ok());
+    const absl::Status status = Import(*here_, "t", out.bytes).status();
+    EXPECT_FALSE(here_->loop().FindSession({"test", "t"}).ok());
+    return status;
+  };
+  EXPECT_TRUE(absl::IsDataLoss(refused([](auto&, auto& state) { state.tokens[3] = 320; })));
+  EXPECT_TRUE(absl::IsDataLoss(refused([](auto&, auto& state) { state.tokens[3] = -1; })));
+  EXPECT_TRUE(
+      absl::IsDataLoss(refused([](auto&, auto& state) { state.controls[0].controls.decay = 2; })));
+  EXPECT_TRUE(absl::IsDataLoss(refused([](auto&, auto& state) { state.controls.clear(); })));
+  EXPECT_TRUE(absl::IsDataLoss(
+      refused([](auto&, auto& state) { state.updates.push_back({.chunk = 3, .position = 70}); })));
+  EXPECT_TRUE(
+      absl::IsDataLoss(refused([](auto& metadata, auto&) { metadata.labels["k"] = "\xff"; })));
+  EXPECT_TRUE(
+      absl::IsDataLoss(refused([](auto& metadata, auto&) { metadata.ttl = -absl::Seconds(1); })));
+  const absl::Status other = refused([](auto& metadata, auto&) { ++metadata.log_meaning; });
+  EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(GetErrorInfo(other).reason, ErrorReason::kOtherModel);
+}
+
+TEST_F(SessionArchivesTest, NamesAreKept) {
+  const std::string archive = Export(*here_, "s");
+  EXPECT_TRUE(absl::IsAlreadyExists(BeginImport(*here_, "s").status()));
+  const auto first = BeginImport(*here_, "t");
+  ASSERT_TRUE(first.ok());
+  ASSERT_TRUE(Append(**first, 0, archive).ok());
+  ASSERT_TRUE(Import(*here_, "t", archive).ok());
+  const auto late = Await<SessionInfo>(*here_, [&](auto done) {
+    here_->loop().ImportSession({"test", "t"}, *first, done);
+  });
+  EXPECT_TRUE(absl::IsAlreadyExists(late.status())) << late.status();
+  const absl::StatusOr<SessionInfo> drawn = Import(*here_, "", archive);
+  ASSERT_TRUE(drawn.ok()) << drawn.status();
+  EXPECT_EQ(drawn->key.id.size(), 32U);
+  EXPECT_TRUE(absl::IsNotFound(StartExport(*here_, "nobody").status()));
+}
+
+TEST_F(SessionArchivesTest, WhatIsTooLargeIsRefused) {
+  const std::string archive = Export(*here_, "s");
+  DurableEngine small(kModel, With(key_, /*max_bytes=*/archive.size() - 1));
+  EXPECT_TRUE(absl::IsResourceExhausted(Import(*small, "t", archive).status()));
+  small->Create("s");
+  EXPECT_TRUE(EndedOk(*small->Append("s", RandomTokens(90, 1))));
+  EXPECT_TRUE(absl::IsResourceExhausted(StartExport(*small, "s").status()));
+  EXPECT_TRUE(EndedOk(*small->Append("s", {1})));
+}
+
+TEST_F(SessionArchivesTest, AnImportThatEndsEarlyLeavesNothing) {
+  const std::string archive = Export(*here_, "s");
+  for (int i = 0; i < 2 * SessionArchives::kMaxArchives; ++i) {
+    const auto file = BeginImport(*here_, "t");
+    ASSERT_TRUE(file.ok()) << file.status();
+    ASSERT_TRUE(Append(**file, 0, archive.substr(0, 500)).ok());
+  }
+  std::vector<absl::StatusOr<std::shared_ptr<ArchiveFile>>> files = {BeginImport(*here_, "t")};
+  EXPECT_EQ(SpooledFiles(here_), 1) << "those before are removed in front of it";
+  for (int i = 1; i < SessionArchives::kMaxArchives; ++i) {
+    files.push_back(BeginImport(*here_, "t"));
+    EXPECT_TRUE(files.back().ok());
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(BeginImport(*here_, "t").status()));
+}
+
+TEST(ArchivesInMemoryTest, WithoutAStoreThereAreNone) {
+  LoopHarness engine(kModel);
+  engine.Create("s");
+  const absl::Status status = StartExport(engine, "s").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--data_dir"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(BeginImport(engine, "t").status()));
+}
+
+TEST_F(SessionArchivesTest, ADeletedSessionLeavesNeitherTokensNorKey) {
+  MakeCheckpoint();
+  here_.Stop();
+  std::string key;
+  {
+    auto opened = SessionStore::Open({.data_dir = here_.data_dir()});
+    key = std::string(opened->store->keys().Get(opened->listing.sessions.at(0).id)->bytes());
+  }
+  here_.Start();
+  const absl::StatusOr<SessionArchive> archive = StartExport(*here_, "s");
+  ASSERT_TRUE(archive.ok());
+  const std::vector<int32_t> tokens = RandomTokens(70, 1);
+  const auto found = [&](const std::string& bytes) {
+    for (const std::string& content : FileContents(here_.data_dir())) {
+      if (content.find(bytes) != std::string::npos) return true;
+    }
+    return false;
+  };
+  const auto tokens_found = [&] {
+    for (size_t i = 0; i + 4 <= tokens.size(); ++i) {
+      std::string bytes(4 * sizeof(int32_t), '\0');
+      std::memcpy(bytes.data(), &tokens[i], bytes.size());
+      if (found(bytes)) return true;
+    }
+    return false;
+  };
+  ASSERT_TRUE(found(key));
+  EXPECT_FALSE(tokens_found());
+  ASSERT_TRUE(here_->loop().DeleteSession({"test", "s"}).ok());
+  here_->RunAll({});
+  EXPECT_FALSE(found(key));
+  EXPECT_FALSE(tokens_found());
+  here_.Start();
+  EXPECT_FALSE(found(key));
+  EXPECT_FALSE(tokens_found());
+  EXPECT_TRUE(absl::IsNotFound(StartExport(*here_, "s").status()));
+}
+
+}  // namespace
+}  // namespace mneme
