@@ -40,12 +40,11 @@ std::shared_ptr<EngineClient> EngineClient::Generate(Engine& engine, GenerateReq
 }
 
 std::shared_ptr<EngineClient> EngineClient::Ingest(Engine& engine, AppendRequest request,
-                                                   InputPiece piece) {
+                                                   std::vector<InputPiece> pieces) {
   const std::shared_ptr<EngineClient> client(new EngineClient);
   client->Open();
-  client->piece_ = std::move(piece);
-  client->channel_->PushInput(client->piece_);
-  client->feeds_ = true;
+  for (InputPiece& piece : pieces) client->channel_->PushInput(std::move(piece));
+  client->channel_->CloseInput();
   engine.Append(std::move(request), client->channel_);
   return client;
 }
@@ -56,13 +55,7 @@ void EngineClient::Open() {
   });
 }
 
-void EngineClient::Stop() {
-  feeds_ = false;
-  channel_->CloseInput();
-}
-
 void EngineClient::React() {
-  if (feeds_ && channel_->WantsInput()) channel_->PushInput(piece_);
   while (const std::optional<RequestEvent> event = channel_->PopEvent()) {
     if (const auto* end = std::get_if<RequestEnd>(&*event)) ended_.set_value(end->status);
   }

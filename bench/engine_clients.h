@@ -49,14 +49,14 @@ class TokenTimes final : public StatsSink {
 class EngineClient : public std::enable_shared_from_this<EngineClient> {
  public:
   static std::shared_ptr<EngineClient> Generate(Engine& engine, GenerateRequest request);
-  // Reads `piece` again and again, until Stop.
+  // Appends `pieces`.
   static std::shared_ptr<EngineClient> Ingest(Engine& engine, AppendRequest request,
-                                              InputPiece piece);
+                                              std::vector<InputPiece> pieces);
 
-  // No more is sent.
-  void Stop();
-  // Waits for the end; once.
-  absl::Status Await() { return ended_.get_future().get(); }
+  void Cancel() { channel_->Cancel(absl::CancelledError("enough")); }
+  // Of these, one, once.
+  absl::Status Await() { return end().get(); }
+  std::future<absl::Status> end() { return ended_.get_future(); }
 
  private:
   EngineClient() = default;
@@ -65,8 +65,6 @@ class EngineClient : public std::enable_shared_from_this<EngineClient> {
   void React();
 
   std::shared_ptr<RequestChannel> channel_;
-  InputPiece piece_;
-  std::atomic<bool> feeds_ = false;
   std::promise<absl::Status> ended_;
 };
 

@@ -3,7 +3,12 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <future>
 #include <memory>
+#include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -40,7 +45,8 @@ class Bench {
 
   absl::Status CreateSession(const std::string& id);
   std::shared_ptr<EngineClient> Generate(const std::string& id, int64_t input, int64_t tokens);
-  std::shared_ptr<EngineClient> Ingest(const std::string& id);
+  std::shared_ptr<EngineClient> Ingest(const std::string& id, int64_t tokens);
+  absl::Status DeleteSession(const std::string& id);
   TokenTimes& times() { return times_; }
 
   // Times between tokens of one session alone, after a warm-up.
@@ -54,7 +60,7 @@ class Bench {
   const Clock clock_;
   TokenTimes times_;
   int64_t vocab_size_ = 0, context_ = 0;
-  uint64_t seed_ = 0;
+  std::atomic<uint64_t> seed_ = 0;
   std::unique_ptr<Engine> engine_;
 };
 
@@ -105,11 +111,54 @@ std::shared_ptr<EngineClient> Bench::Generate(const std::string& id, int64_t inp
   return EngineClient::Generate(*engine_, std::move(request));
 }
 
-std::shared_ptr<EngineClient> Bench::Ingest(const std::string& id) {
+std::shared_ptr<EngineClient> Bench::Ingest(const std::string& id, int64_t tokens) {
+  constexpr int64_t kPieceTokens = 512;
   AppendRequest request;
   request.header.session = {"bench", id};
-  return EngineClient::Ingest(*engine_, std::move(request), Random(4096));
+  std::vector<InputPiece> pieces;
+  for (int64_t at = 0; at < tokens; at += kPieceTokens) {
+    pieces.push_back(Random(std::min(kPieceTokens, tokens - at)));
+  }
+  return EngineClient::Ingest(*engine_, std::move(request), std::move(pieces));
 }
+
+absl::Status Bench::DeleteSession(const std::string& id) {
+  std::promise<absl::Status> deleted;
+  engine_->DeleteSession({"bench", id},
+                         [&](const auto& info) { deleted.set_value(info.status()); });
+  return deleted.get_future().get();
+}
+
+// Reads documents into sessions, one after another, from its construction to its destruction.
+class DocumentReader {
+ public:
+  DocumentReader(Bench& bench, std::string id, int64_t tokens)
+      : bench_(bench), id_(std::move(id)), tokens_(tokens), thread_([this] { Run(); }) {}
+  ~DocumentReader() {
+    stopping_ = true;
+    thread_.join();
+  }
+
+ private:
+  void Run() {
+    while (!stopping_ && bench_.CreateSession(id_).ok()) {
+      const auto document = bench_.Ingest(id_, tokens_);
+      const std::future<absl::Status> end = document->end();
+      while (!stopping_ &&
+             end.wait_for(std::chrono::milliseconds(5)) != std::future_status::ready) {
+      }
+      document->Cancel();
+      end.wait();
+      if (!bench_.DeleteSession(id_).ok()) return;
+    }
+  }
+
+  Bench& bench_;
+  const std::string id_;
+  const int64_t tokens_;
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;
+};
 
 absl::StatusOr<std::vector<double>> Bench::GenerateAlone(int64_t tokens) {
   MNEME_RETURN_IF_ERROR(CreateSession("alone"));
@@ -146,11 +195,10 @@ absl::Status MeasureBeside(const ServingOptions& options, ServingReport& report)
   MNEME_ASSIGN_OR_RETURN(const auto alone, bench->GenerateAlone(8 * options.decode_tokens));
   report.alone_p50_ms = QuantileOf(alone, 0.5);
   report.alone_p99_ms = QuantileOf(alone, 0.99);
-  std::vector<std::shared_ptr<EngineClient>> documents;
+  std::vector<std::unique_ptr<DocumentReader>> documents;
   for (int64_t i = 0; i < options.documents; ++i) {
-    const std::string id = absl::StrFormat("d%d", i);
-    MNEME_RETURN_IF_ERROR(bench->CreateSession(id));
-    documents.push_back(bench->Ingest(id));
+    documents.push_back(std::make_unique<DocumentReader>(*bench, absl::StrFormat("d%d", i),
+                                                         options.document_tokens));
   }
   MNEME_RETURN_IF_ERROR(bench->Generate("alone", 0, 64)->Await());  // documents are under way
   bench->times().TakeMs();
@@ -164,10 +212,6 @@ absl::Status MeasureBeside(const ServingOptions& options, ServingReport& report)
   report.beside_p99_ms = QuantileOf(beside, 0.99);
   report.limit_ms = options.model.cuda ? absl::ToDoubleMilliseconds(options.target)
                                        : std::max(3 * report.alone_p50_ms, 10.0);
-  for (const auto& document : documents) {
-    document->Stop();
-    MNEME_RETURN_IF_ERROR(document->Await());
-  }
   return absl::OkStatus();
 }
 

@@ -19,6 +19,7 @@ struct ServingOptions {
   BenchOptions model;  // which one, and on what
   int64_t sessions = 32;
   int64_t documents = 4;
+  int64_t document_tokens = 32768;
   int64_t context = 512;        // tokens that a session has read before it generates
   int64_t decode_tokens = 256;  // that it generates; a stream beside documents eight times as many
   int64_t moves = 0;            // requests of sessions that are not on the device; 0: not measured

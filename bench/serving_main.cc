@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
   mneme::AddBackendFlags(app, options.model, backend);
   app.add_option("--sessions", options.sessions, "That generate together")->check(count);
   app.add_option("--documents", options.documents, "That are read beside a stream")->check(count);
+  app.add_option("--document_tokens", options.document_tokens, "Of each")->check(count);
   app.add_option("--context", options.context, "Tokens that a session has read before")
       ->check(count);
   app.add_option("--decode_tokens", options.decode_tokens, "Tokens that a session generates")
