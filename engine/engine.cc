@@ -48,7 +48,8 @@ class ThreadedEngine final : public Engine {
         auto tiers,
         SessionTiers::Create(*pools, *backend_,
                              {.host_cache_bytes = options_.host_cache_bytes,
-                              .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                              .tenant_host_cache_bytes = options_.tenant_host_cache_bytes,
+                              .use_files = stored.has_value()},
                              clock_, stats_, Notifier()));
     JobContext context = {.config = model_.config,
                           .defaults = model_.defaults,
@@ -56,7 +57,8 @@ class ThreadedEngine final : public Engine {
                           .tokenizer = model_.tokenizer.get(),
                           .clock = clock_,
                           .stats = stats_,
-                          .seeds = std::mt19937_64(std::random_device()())};
+                          .seeds = std::mt19937_64(std::random_device()()),
+                          .model_fingerprint = model_.fingerprint};
     loop_ = std::make_unique<EngineLoop>(std::move(pools), std::move(model), std::move(tiers),
                                          context, std::move(stored), Notifier());
     thread_ = std::thread([this] { RunThread(); });
@@ -97,6 +99,9 @@ class ThreadedEngine final : public Engine {
   }
   void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->RollbackSession(key, to_position)); });
+  }
+  void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) override {
+    intake_->Post([=, this] { loop_->CheckpointSession(key, done); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });

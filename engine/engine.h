@@ -21,6 +21,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
+#include "storage/checkpoint_files.h"
 #include "storage/session_store.h"
 
 namespace mneme {
@@ -52,6 +53,10 @@ struct EngineOptions {
   // of one at most. 0: none, and no limit.
   int64_t host_cache_bytes = 0;
   int64_t tenant_host_cache_bytes = 0;
+  // When checkpoints of sessions that are kept are written, and how many of one are kept. Without
+  // KV they hold what was learnt, but nothing can be restored from them.
+  CheckpointPolicy checkpoints;
+  bool checkpoint_kv = true;
 };
 
 // A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.
@@ -60,6 +65,9 @@ struct ServedModel {
   GenerationDefaults defaults;
   ModelWeights weights;
   std::shared_ptr<const Tokenizer> tokenizer;
+  // Of all that a computed state is a function of besides the session's log: the weights, and how
+  // the backend computes. Checkpoints of another are not restored from.
+  uint64_t fingerprint = 0;
 };
 
 class Engine {
@@ -107,6 +115,11 @@ class Engine {
   // The session's log ends at `to_position` again; its epoch grows, and requests that logged more
   // are forgotten. ABORTED while a request is in flight; otherwise as ForkSession.
   virtual void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) = 0;
+  // Writes the state that is computed into a checkpoint; `done` is called when that is durable.
+  // NOT_FOUND; FAILED_PRECONDITION where sessions are not kept; ABORTED if the session is deleted
+  // meanwhile; UNAVAILABLE if the disk does not take it or, retryable, while the session is being
+  // brought back.
+  virtual void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) = 0;
   // Its requests end with ABORTED; `done` gets the session as it was.
   virtual void DeleteSession(SessionKey key, Done<SessionInfo> done) = 0;
 

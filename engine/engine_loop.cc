@@ -37,13 +37,19 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
-      log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer), context_.clock,
-           std::move(wake)),
+      checkpointer_(std::make_unique<Checkpointer>(
+          log_, *tiers, StateFormat{*pools_, context_.model_fingerprint},
+          Checkpointer::Options{context_.options.checkpoints, context_.options.checkpoint_kv},
+          context_.clock, context_.stats)),
+      log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer),
+           {*pools_, context_.model_fingerprint}, context_.clock, std::move(wake)),
       sessions_(*pools_, context_.options.max_sessions),
       scheduler_(LimitsOf(context_)),
       tenants_(context_.options.tenant_weights),
       tiers_(std::move(tiers)) {
   context_.log = &log_;
+  context_.tiers = tiers_.get();
+  context_.checkpointer = checkpointer_.get();
   log_.ListInto(&sessions_);
   next_expiry_ = sessions_.NextExpiry();
 }
@@ -163,6 +169,7 @@ bool EngineLoop::Work() {
   const int64_t before = queues_.size();
   const bool moved = FinishMoves();
   const bool expired = Sweep();
+  BeginCheckpoint();
   const std::vector<Ready> ready = CollectReady();
   MakeRoom();
   if (ready.empty()) {
@@ -202,6 +209,7 @@ void EngineLoop::EndJob(const Job& job, const absl::Status& status) {
 }
 
 void EngineLoop::EndRequests(const Session& session, const absl::Status& status) {
+  tiers_->DropAdopted(session);  // without requests it waits for nothing
   queues_.EndWhere([&](const Job& job) {
     return &job.session() == &session ? std::optional<absl::Status>(status) : std::nullopt;
   });
@@ -321,7 +329,10 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Sess
     tenants_.Charge(job->header().session.tenant, begin, plan.rows[i].cost);
     const absl::Status status = job->Commit(steps[i]);
     // A throw-away session ends with its request; a replay applies its updates itself.
-    if (!job->session().key().id.empty() && job->session().ready()) updates_.Note(job->session());
+    if (!job->session().key().id.empty() && job->session().ready()) {
+      updates_.Note(job->session());
+      checkpointer_->Note(job->session());
+    }
     if (!status.ok()) EndJob(*job, status);
   }
   const absl::Time end = context_.clock.Now();
@@ -349,11 +360,12 @@ void EngineLoop::Fail(const absl::Status& status) {
                        {.reason = ErrorReason::kBackendFailed, .retryable = true});
   refusal_ = failure_;
   EndAll(failure_);
+  checkpointer_->GiveUp(failure_);
 }
 
 absl::Time EngineLoop::NextWake() const {
   if (!failure_.ok()) return absl::InfiniteFuture();
-  return std::min(next_expiry_, queues_.NextInterruption());
+  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue()});
 }
 
 EngineLoad EngineLoop::load() const {

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/durability/checkpointer.h"
 #include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/job.h"
@@ -52,6 +53,7 @@ class EngineLoop {
   absl::StatusOr<SessionInfo> ForkSession(const SessionKey& key, const std::string& new_id,
                                           std::optional<int64_t> at_position);
   absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
+  void CheckpointSession(const SessionKey& key, Checkpointer::Done done);
   // Those that hold device memory and have no request in flight, the one not used for longest
   // first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -122,6 +124,8 @@ class EngineLoop {
   Candidate WithTenant(Candidate candidate, const Job& job);
   // Brings the job's session to the device, as the job's turn to get memory allows.
   void BringBack(Job* job);
+  // Begins to take a checkpoint, if one is due.
+  void BeginCheckpoint();
   // True if states have moved.
   bool FinishMoves();
   // Parks idle sessions for the first request that waits for memory.
@@ -142,12 +146,16 @@ class EngineLoop {
   // A session with its log at `position` or, without that, its end. If the log lies on the disk it
   // is fetched, for the next time: UNAVAILABLE.
   absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position);
+  // Begins to bring a session back that is not ready: UNAVAILABLE.
+  absl::Status BeingBroughtBack(Session* session);
+  void PushRestore(Session* session);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
   const std::unique_ptr<CachePools> pools_;
   const std::unique_ptr<Model> model_;
   JobContext context_;
+  const std::unique_ptr<Checkpointer> checkpointer_;  // before log_, whose end may still call it
   SessionLog log_;
   SessionTable sessions_;
   JobQueues queues_;

@@ -24,10 +24,14 @@ absl::Status OtherModel() {
                    {.reason = ErrorReason::kOtherModel});
 }
 
-absl::StatusOr<SessionLogs> ReadLogs(const SessionStore& store, const StoreId& id,
-                                     const ModelConfig& config) {
+absl::StatusOr<SessionLogs> ReadLogs(SessionStore& store, const StoreId& id,
+                                     const ModelConfig& config, const StateFormat& format,
+                                     int64_t max_position, StoredImage* stored) {
   absl::StatusOr<SessionState> state = store.Load(id);
-  if (state.ok()) return FromStored(*std::move(state), config);
+  if (state.ok()) {
+    *stored = ReadNewestImage(store, id, *state, format, max_position);
+    return FromStored(*std::move(state), config);
+  }
   const bool later = absl::IsUnavailable(state.status());
   return MakeError(
       later ? state.status().code() : absl::StatusCode::kDataLoss,
@@ -48,8 +52,9 @@ absl::Status DamageOf(const ListedSession& listed, uint64_t log_meaning) {
 }  // namespace
 
 SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
-                       const Clock& clock, std::function<void()> wake)
+                       const StateFormat& format, const Clock& clock, std::function<void()> wake)
     : log_meaning_(log_meaning),
+      format_(format),
       clock_(clock),
       mailbox_(std::make_shared<Mailbox>(std::move(wake))),
       journal_(log_meaning) {
@@ -185,14 +190,27 @@ std::shared_ptr<SessionLog::Loading> SessionLog::Load(const Session& session,
                                                       const ModelConfig& config) {
   auto loading = std::make_shared<Loading>();
   ++loads_;
-  io_->Run([this, loading, store = store_.get(), id = journal_.Find(session)->id, &config] {
-    absl::StatusOr<SessionLogs> logs = ReadLogs(*store, id, config);
+  io_->Run([this, loading, store = store_.get(), id = IdOf(session),
+            position = session.position(), &config] {
+    // The engine thread looks at the image when it has got the letter.
+    absl::StatusOr<SessionLogs> logs =
+        ReadLogs(*store, id, config, format_, position, &loading->stored);
     mailbox_->Post([this, loading, logs = std::move(logs)]() mutable {
       --loads_;
       loading->result = std::move(logs);
     });
   });
   return loading;
+}
+
+void SessionLog::RunOnDisk(Work work) {
+  ++works_;
+  io_->Run([this, store = store_.get(), work = std::move(work)] {
+    mailbox_->Post([this, then = work(*store)] {
+      --works_;
+      then();
+    });
+  });
 }
 
 }  // namespace mneme

@@ -91,11 +91,13 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
                         .options = options_,
                         .tokenizer = model_.tokenizer.get(),
                         .clock = clock_,
-                        .stats = options.stats != nullptr ? *options.stats : stats_};
+                        .stats = options.stats != nullptr ? *options.stats : stats_,
+                        .model_fingerprint = std::hash<std::string>()(model_dir.string())};
   auto tiers =
       ValueOrDie(SessionTiers::Create(*pools, *backend_,
                                       {.host_cache_bytes = options_.host_cache_bytes,
-                                       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                                       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes,
+                               .use_files = options.open_store != nullptr},
                                       clock_, context.stats, [this] { moved_.Notify(); }));
   std::optional<SessionStore::Opened> stored;
   if (options.open_store) stored = options.open_store();
