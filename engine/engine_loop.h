@@ -71,8 +71,9 @@ class EngineLoop {
   EngineLoad load() const;
   // Also those that have ended, while the log does not have all that their clients will be told.
   int64_t requests_in_flight() const { return queues_.size() + log_.waiting(); }
-  // Of sessions' states between tiers. When one has ended, RunOnce has something to do.
-  int64_t moves_in_flight() const { return tiers_->moves(); }
+  // Of sessions' states between tiers. When one has ended, RunOnce has something to do; a failed
+  // loop has not.
+  int64_t moves_in_flight() const { return failure_.ok() ? tiers_->moves() : 0; }
   SessionLog& log() { return log_; }
   // When a request that the full queue refuses now should come again.
   absl::Duration retry_delay() const;
