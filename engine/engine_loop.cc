@@ -368,30 +368,4 @@ absl::Time EngineLoop::NextWake() const {
   return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue()});
 }
 
-EngineLoad EngineLoop::load() const {
-  const absl::Time now = context_.clock.Now();
-  EngineLoad load = {.sessions = sessions_.size(),
-                     .waiting_chunks = updates_.waiting_chunks(),
-                     .requests_per_second = ended_.PerSecond(now),
-                     .device_bytes_used = pools_->held_bytes(),
-                     .device_bytes_reserved = pools_->budget().reserved_bytes(),
-                     .device_bytes_limit = pools_->budget().limit_bytes(),
-                     .host_bytes = sessions_.host_bytes(),
-                     .tenants = tenants_.Loads(now)};
-  for (const TenantLoad& tenant : load.tenants) {
-    load.running_requests += tenant.running_requests;
-    load.waiting_requests += tenant.waiting_requests;
-    load.pending_tokens += tenant.pending_tokens;
-  }
-  for (const Session* session : sessions_.All()) load.parked_sessions += session->loaded() ? 0 : 1;
-  for (Session* session : IdleSessions()) {
-    ++load.idle_sessions;
-    load.idle_bytes += session->cache().held_bytes();
-  }
-  scheduler_.AddTo(&load, now);
-  tiers_->AddTo(&load);
-  log_.AddTo(&load);
-  return load;
-}
-
 }  // namespace mneme

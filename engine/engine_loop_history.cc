@@ -1,4 +1,4 @@
-// EngineLoop's part that sessions' histories are: forks and rollbacks.
+// EngineLoop's part that sessions' histories are: forks, rollbacks and checkpoints.
 
 #include <unordered_set>
 #include <utility>
@@ -93,7 +93,7 @@ absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
   child->Load(std::move(logs));
   if (child->ready()) updates_.Note(*child);
   next_expiry_ = std::min(next_expiry_, child->expiry());
-  log_.Create(*child, updates);
+  log_.Create(*child, updates, parent);
   return InfoOf(*child);
 }
 

@@ -39,7 +39,7 @@ struct JobContext {
   const Tokenizer* tokenizer;  // null: none
   const Clock& clock;
   StatsSink& stats;
-  std::mt19937_64 seeds;      // for requests that bring none
+  std::mt19937_64 seeds;           // for requests that bring none
   uint64_t model_fingerprint = 0;  // equal where computed states may be exchanged
   // The loop's, which sets them.
   SessionLog* log = nullptr;

@@ -15,8 +15,8 @@ RestoreJob::RestoreJob(Session& session, Priority priority, JobContext& context,
 
 absl::Status RestoreJob::Begin() {
   const bool is_kept = context_.log->Keeps(session_);
-  must_read_ = !session_.loaded() ||
-               (is_kept && session_.replay() != nullptr && session_.computed() == 0);
+  must_read_ =
+      !session_.loaded() || (is_kept && session_.replay() != nullptr && session_.computed() == 0);
   return absl::OkStatus();
 }
 

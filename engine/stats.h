@@ -77,8 +77,7 @@ class StatsSink {
   virtual void OnCheckpoint(int64_t /*bytes*/, absl::Duration /*time*/) {}
   virtual void OnCheckpointFailed(const absl::Status& /*why*/) {}
   virtual void OnCheckpointRefused(const absl::Status& /*why*/) {}
-  // A session comes back from the disk: so many of its tokens from a checkpoint, of all that it
-  // has.
+  // A session's state is restored: of so many tokens from a checkpoint, of all that it has.
   virtual void OnRestoring(int64_t /*checkpoint_tokens*/, int64_t /*tokens*/) {}
 };
 

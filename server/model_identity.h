@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/config.h"
@@ -22,6 +23,10 @@ absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
 // and the window.
 std::string RandomFingerprint(const std::string& shape, uint64_t seed, int64_t chunk,
                               int64_t sliding_window);
+
+// Of all that a computed state is a function of besides the session's log: the model's fingerprint,
+// and how it is computed (backend, number formats). Never 0.
+uint64_t StateFingerprint(const std::string& model, const std::vector<std::string>& computed_by);
 
 }  // namespace mneme
 

@@ -6,7 +6,7 @@
 
 namespace mneme {
 
-// mneme.v1.SessionService. Checkpoint, Export, Import and Inspect answer UNIMPLEMENTED. `context`
+// mneme.v1.SessionService. Export, Import and Inspect answer UNIMPLEMENTED. `context`
 // must outlive it.
 class SessionService final : public v1::SessionService::CallbackService {
  public:

@@ -14,8 +14,8 @@ absl::Status DropOld(CheckpointFiles& files, const StoreId& id, const Checkpoint
                      const CheckpointPolicy& policy) {
   MNEME_ASSIGN_OR_RETURN(std::vector<CheckpointName> names, files.List(id));
   // Of an earlier epoch and further on: what they hold was rolled back.
-  const auto forgotten = std::stable_partition(
-      names.begin(), names.end(), [&newest](const CheckpointName& name) {
+  const auto forgotten =
+      std::stable_partition(names.begin(), names.end(), [&newest](const CheckpointName& name) {
         return name.epoch == newest.epoch || name.position <= newest.position;
       });
   std::vector<CheckpointName> drop(forgotten, names.end());

@@ -29,7 +29,7 @@ absl::Status WriteCheckpoint(SessionStore& store, const StoreId& id, const Check
                              const CheckpointPolicy& policy);
 
 struct StoredImage {
-  std::optional<StateImage> image;    // its log of updates is `log`'s; nothing: replay the whole log
+  std::optional<StateImage> image;  // its log of updates is `log`'s; nothing: replay the whole log
   std::vector<absl::Status> refused;  // newer checkpoints, and why
 };
 

@@ -44,8 +44,8 @@ void Checkpointer::Note(Session& session) {
   const auto [entry, is_new] = marks_.try_emplace(&session, Mark{.time = clock_.Now()});
   Mark& mark = entry->second;
   if (session.computed() <= mark.position) return;
-  const bool is_due = CheckpointDue(options_.policy, session.computed(), mark.position,
-                                    clock_.Now() - mark.time);
+  const bool is_due =
+      CheckpointDue(options_.policy, session.computed(), mark.position, clock_.Now() - mark.time);
   SetDue(session, &mark, is_due ? absl::InfinitePast() : mark.time + options_.policy.every);
 }
 
@@ -91,9 +91,8 @@ bool Checkpointer::wants_one() const {
 }
 
 Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_copy) {
-  const auto asked = std::find_if(asked_.begin(), asked_.end(), [&](const Asked& entry) {
-    return may_copy(*entry.session);
-  });
+  const auto asked = std::find_if(asked_.begin(), asked_.end(),
+                                  [&](const Asked& entry) { return may_copy(*entry.session); });
   if (asked != asked_.end()) {
     Asked entry = std::move(*asked);
     asked_.erase(asked);
@@ -111,16 +110,16 @@ bool Checkpointer::BeginWith(Session& session, Done done) {
   mark.position = session.computed();
   mark.time = clock_.Now();
   SetDue(session, &mark, absl::InfiniteFuture());
-  taken_ = {.id = log_.IdOf(session),
-            .info = InfoOf(session),
-            .summary = {.position = static_cast<uint64_t>(session.computed()),
-                        .version = session.VersionAt(session.computed()),
-                        .bytes = WrittenBytes(session.state().shape(), format_.pools,
-                                              options_.with_kv)},
-            .begin = clock_.Now(),
-            .done = std::move(done)};
-  const bool begun = tiers_.Copy(
-      session, [this](std::optional<StateImage> image) { Write(std::move(image)); });
+  taken_ = {
+      .id = log_.IdOf(session),
+      .info = InfoOf(session),
+      .summary = {.position = static_cast<uint64_t>(session.computed()),
+                  .version = session.VersionAt(session.computed()),
+                  .bytes = WrittenBytes(session.state().shape(), format_.pools, options_.with_kv)},
+      .begin = clock_.Now(),
+      .done = std::move(done)};
+  const bool begun =
+      tiers_.Copy(session, [this](std::optional<StateImage> image) { Write(std::move(image)); });
   if (!begun) {
     End(absl::ResourceExhaustedError("the host has no memory to copy a session's state to"));
   }
@@ -139,8 +138,8 @@ CheckpointInfo Checkpointer::InfoOf(const Session& session) const {
   const int64_t position = session.computed();
   return {.model_fingerprint = format_.model_fingerprint,
           .controls_fingerprint = ControlsFingerprint(controls, position),
-          .log_hash = LogHash(
-              absl::MakeSpan(session.log()).first(static_cast<size_t>(position)), updates),
+          .log_hash =
+              LogHash(absl::MakeSpan(session.log()).first(static_cast<size_t>(position)), updates),
           .position = position,
           .updates = static_cast<int64_t>(updates.size()),
           .epoch = session.epoch(),
@@ -153,8 +152,7 @@ void Checkpointer::Write(std::optional<StateImage> image) {
   if (!image) return End(absl::NotFoundError("the session was deleted"));
   const auto shared = std::make_shared<const StateImage>(*std::move(image));
   log_.RunOnDisk([this, shared, id = taken_->id, info = taken_->info](SessionStore& store) {
-    const absl::Status status =
-        WriteCheckpoint(store, id, info, *shared, format_, options_.policy);
+    const absl::Status status = WriteCheckpoint(store, id, info, *shared, format_, options_.policy);
     return [this, status] { End(status); };
   });
 }

@@ -25,11 +25,16 @@ absl::Status OtherModel() {
 }
 
 absl::StatusOr<SessionLogs> ReadLogs(SessionStore& store, const StoreId& id,
+                                     const std::optional<StoreId>& origin,
                                      const ModelConfig& config, const StateFormat& format,
                                      int64_t max_position, StoredImage* stored) {
   absl::StatusOr<SessionState> state = store.Load(id);
   if (state.ok()) {
     *stored = ReadNewestImage(store, id, *state, format, max_position);
+    // It may well not fit, which is no news.
+    if (!stored->image && origin) {
+      stored->image = ReadNewestImage(store, *origin, *state, format, max_position).image;
+    }
     return FromStored(*std::move(state), config);
   }
   const bool later = absl::IsUnavailable(state.status());
@@ -87,8 +92,9 @@ void SessionLog::ListInto(SessionTable* sessions) {
   }
 }
 
-void SessionLog::Create(const Session& session, absl::Span<const UpdatePoint> updates) {
-  if (store_) journal_.Create(session, updates);
+void SessionLog::Create(const Session& session, absl::Span<const UpdatePoint> updates,
+                        const Session* parent) {
+  if (store_) journal_.Create(session, updates, parent);
 }
 
 void SessionLog::RollBack(const Session& session, size_t updates) {
@@ -191,10 +197,10 @@ std::shared_ptr<SessionLog::Loading> SessionLog::Load(const Session& session,
   auto loading = std::make_shared<Loading>();
   ++loads_;
   io_->Run([this, loading, store = store_.get(), id = IdOf(session),
-            position = session.position(), &config] {
+            origin = journal_.Find(session)->origin, position = session.position(), &config] {
     // The engine thread looks at the image when it has got the letter.
     absl::StatusOr<SessionLogs> logs =
-        ReadLogs(*store, id, config, format_, position, &loading->stored);
+        ReadLogs(*store, id, origin, config, format_, position, &loading->stored);
     mailbox_->Post([this, loading, logs = std::move(logs)]() mutable {
       --loads_;
       loading->result = std::move(logs);

@@ -46,8 +46,8 @@ class SessionLog {
     StoredImage stored;  // what need not be computed again
   };
 
-  // `log_meaning`: see LogMeaning. `format`: of checkpoints that are restored from. `wake` makes the engine thread call Receive; any thread calls
-  // it. The clock must outlive the log.
+  // `log_meaning`: see LogMeaning. `format`: of checkpoints that are restored from. `wake` makes
+  // the engine thread call Receive; any thread calls it. The clock must outlive the log.
   SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
              const StateFormat& format, const Clock& clock, std::function<void()> wake);
   // What the disk does not take now ends with UNAVAILABLE.
@@ -57,7 +57,8 @@ class SessionLog {
   void ListInto(SessionTable* sessions);
 
   // --- What happens to sessions; see Journal. ---
-  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {},
+              const Session* parent = nullptr);
   void RollBack(const Session& session, size_t updates);
   void Update(const Session& session, bool controls);
   void Delete(const Session& session);

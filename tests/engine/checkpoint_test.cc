@@ -157,18 +157,26 @@ class CheckpointTest : public ::testing::Test {
 };
 
 TEST_F(CheckpointTest, ThePolicyTakesThemWhileARequestRunsAndDropsOldOnes) {
-  DurableEngine durable(kModel, Options(&stats_, 100));
-  durable->Create("s");
-  EXPECT_TRUE(EndedOk(*durable->Append("s", RandomTokens(1000, 1))));
-  EXPECT_GE(stats_.written, 3);
-  EXPECT_EQ(FilesOf(durable).size(), 2u);
+  DurableEngine durable(kModel, Options(&stats_, 50));
   LoopHarness undisturbed(kModel);
+  durable->Create("s");
   undisturbed.Create("s");
-  EXPECT_TRUE(EndedOk(*undisturbed.Append("s", RandomTokens(1000, 1))));
+  const auto call = durable->StartAppendStream("s", AppendRequest());
+  for (const uint32_t piece : {1, 2, 3, 4}) {
+    call->channel->PushInput({.ids = RandomTokens(60, piece)});
+    durable->RunAll({call.get()});
+    EXPECT_EQ(call->ends, 0);
+    EXPECT_TRUE(EndedOk(*undisturbed.Append("s", RandomTokens(60, piece))));
+  }
+  EXPECT_EQ(stats_.written, 4);
+  EXPECT_EQ(FilesOf(durable).size(), 2u);
+  call->channel->CloseInput();
+  durable->RunAll({call.get()});
+  EXPECT_TRUE(EndedOk(*call));
   ExpectSame(*Peek(*durable, "s", 20), *Peek(undisturbed, "s", 20));
   durable.Start();
   ExpectSame(*Peek(*durable, "s", 20), *Peek(undisturbed, "s", 20));
-  EXPECT_GE(stats_.restored, 800);
+  EXPECT_EQ(stats_.restored, 240);
 }
 
 TEST_F(CheckpointTest, ThePolicyTakesThemByTime) {
@@ -258,7 +266,7 @@ TEST_F(CheckpointTest, AFullDiskIsToldAndTheNextOneWorks) {
   MakeSession("s", 1);
   durable_.disk().SetHook([](FileOp, const std::string& path) {
     return path.find(".checkpoint") != std::string::npos ? rocksdb::IOStatus::NoSpace("full")
-                                                 : rocksdb::IOStatus::OK();
+                                                         : rocksdb::IOStatus::OK();
   });
   EXPECT_TRUE(absl::IsUnavailable(Take(durable_, "s").status()));
   EXPECT_EQ(stats_.failed.size(), 1u);
@@ -301,6 +309,27 @@ TEST_F(CheckpointTest, ARollbackGoesOnFromOneBeforeItsPosition) {
   EXPECT_EQ(stats_.restored, 45);
 }
 
+TEST_F(CheckpointTest, AForkAtAnEarlierPositionGoesOnFromOneOfItsParents) {
+  MakeSession("s", 1);
+  LoopHarness undisturbed(kModel);
+  undisturbed.Create("fork");
+  std::vector<int32_t> tokens = RandomTokens(40, 2);
+  const std::vector<int32_t> more = RandomTokens(40, 3);
+  tokens.insert(tokens.end(), more.begin(), more.begin() + 10);
+  EXPECT_TRUE(EndedOk(*undisturbed.Append("fork", tokens)));
+  ASSERT_TRUE(durable_->loop().ForkSession({"test", "s"}, "fork", 50).ok());
+  ASSERT_TRUE(durable_->loop().ForkSession({"test", "s"}, "late", 50).ok());
+  const auto expected = Peek(undisturbed, "fork", 20);
+  EXPECT_EQ(Peek(*durable_, "fork", 20)->TokenIds(), expected->TokenIds());
+  EXPECT_EQ(stats_.restored, 40);
+  // The parent has another past by now.
+  ASSERT_TRUE(durable_->loop().RollbackSession({"test", "s"}, 0).ok());
+  EXPECT_TRUE(EndedOk(*durable_->Append("s", RandomTokens(39, 9))));
+  EXPECT_TRUE(Take(durable_, "s").ok());
+  EXPECT_EQ(Peek(*durable_, "late", 20)->TokenIds(), expected->TokenIds());
+  EXPECT_EQ(stats_.restored, 0);
+}
+
 TEST_F(CheckpointTest, WithoutKvTheLogIsReplayed) {
   HarnessOptions options = Options(&stats_, 0);
   options.engine.checkpoint_kv = false;
@@ -330,6 +359,8 @@ TEST_F(CheckpointTest, ASessionThatIsNotKeptHasNone) {
 TEST_F(CheckpointTest, RestoredStatesWaitForMemory) {
   HarnessOptions options = Options(&stats_, 0);
   options.engine.host_cache_bytes = 64 << 20;
+  MakeSession("s", 1);
+  options.engine.cache_bytes = 3 * durable_->Info("s").device_bytes;
   DurableEngine durable(kModel, options);
   std::vector<std::unique_ptr<Call>> expected;
   for (int i = 0; i < 8; ++i) {

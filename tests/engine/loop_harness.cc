@@ -97,7 +97,7 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
       ValueOrDie(SessionTiers::Create(*pools, *backend_,
                                       {.host_cache_bytes = options_.host_cache_bytes,
                                        .tenant_host_cache_bytes = options_.tenant_host_cache_bytes,
-                               .use_files = options.open_store != nullptr},
+                                       .use_files = options.open_store != nullptr},
                                       clock_, context.stats, [this] { moved_.Notify(); }));
   std::optional<SessionStore::Opened> stored;
   if (options.open_store) stored = options.open_store();

@@ -144,6 +144,15 @@ void FakeEngine::RollbackSession(SessionKey key, int64_t to_position, Done<Sessi
   done(info);
 }
 
+void FakeEngine::CheckpointSession(SessionKey key, Done<CheckpointSummary> done) {
+  std::unique_lock lock(mutex_);
+  const auto found = Find(key);
+  if (!found.ok()) return done(found.status());
+  const SessionInfo info = **found;
+  lock.unlock();
+  done(CheckpointSummary{info.position, info.version, 4096});
+}
+
 void FakeEngine::DeleteSession(SessionKey key, Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);

@@ -53,6 +53,7 @@ class FakeEngine final : public Engine {
   void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
                    Done<SessionInfo> done) override;
   void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override;
+  void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) override;
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override;
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override;
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override;

@@ -316,10 +316,6 @@ TEST_F(ServiceTest, WhatIsNotThereYetIsUnimplemented) {
   };
   v1::Session session;
   using Sessions = v1::SessionService::Stub;
-  v1::CheckpointSessionResponse checkpoint;
-  refuses(
-      Call(*sessions_, &Sessions::CheckpointSession, v1::CheckpointSessionRequest(), &checkpoint),
-      "CheckpointSession");
   v1::InspectSessionResponse inspection;
   refuses(Call(*sessions_, &Sessions::InspectSession, v1::InspectSessionRequest(), &inspection),
           "InspectSession");
