@@ -111,7 +111,7 @@ absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
     }
     updates_.Forget(*session);
   }
-  checkpointer_->Forget(*session, absl::AbortedError("the session was rolled back"));
+  checkpointer_->Forget(*session);
   log_.Commit();  // what it logged before
   SessionLogs logs = session->LogsAt(to_position);
   const size_t updates = logs.updates.size();

@@ -23,6 +23,11 @@ absl::Status Unavailable(const std::string& message) {
                    {.reason = ErrorReason::kStorageFailed, .retryable = true});
 }
 
+absl::Status Gone() {
+  return MakeError(absl::StatusCode::kAborted, "the session was deleted or rolled back",
+                   {.reason = ErrorReason::kSessionDeleted});
+}
+
 }  // namespace
 
 Checkpointer::Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
@@ -53,7 +58,7 @@ void Checkpointer::OnRestored(Session& session, int64_t position) {
   marks_.try_emplace(&session, Mark{.position = position, .time = clock_.Now()});
 }
 
-void Checkpointer::Forget(const Session& session, const absl::Status& status) {
+void Checkpointer::Forget(const Session& session) {
   const auto mark = marks_.find(&session);
   if (mark != marks_.end()) {
     std::erase_if(due_, [&session](const auto& entry) { return entry.second == &session; });
@@ -64,7 +69,7 @@ void Checkpointer::Forget(const Session& session, const absl::Status& status) {
     if (asked.session == &session) dones.push_back(std::move(asked.done));
   }
   std::erase_if(asked_, [&session](const Asked& asked) { return asked.session == &session; });
-  for (const Done& done : dones) done(status);
+  for (const Done& done : dones) done(Gone());
 }
 
 absl::Time Checkpointer::NextDue() const {
@@ -166,10 +171,7 @@ void Checkpointer::End(const absl::Status& status) {
   }
   if (!taken.done) return;
   if (status.ok()) return taken.done(taken.summary);
-  if (absl::IsNotFound(status)) {
-    return taken.done(MakeError(absl::StatusCode::kAborted, "the session was deleted",
-                                {.reason = ErrorReason::kSessionDeleted}));
-  }
+  if (absl::IsNotFound(status)) return taken.done(Gone());
   taken.done(Unavailable("the checkpoint could not be written: " + std::string(status.message())));
 }
 

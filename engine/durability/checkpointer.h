@@ -44,8 +44,8 @@ class Checkpointer {
   void Note(Session& session);
   // It was restored from a checkpoint at this position.
   void OnRestored(Session& session, int64_t position);
-  // It is about to go, or goes back; what was asked for ends with `status`.
-  void Forget(const Session& session, const absl::Status& status);
+  // It is about to go, or goes back; what was asked for ends with ABORTED.
+  void Forget(const Session& session);
   // Takes one of the session as soon as its state can be copied.
   void Ask(Session& session, Done done);
   // Ends all that was asked for with `status`.
