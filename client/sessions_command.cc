@@ -1,4 +1,5 @@
-// mneme sessions: create, get, list, update, fork, rollback, delete; archive_commands has the rest.
+// mneme sessions: create, get, list, update, fork, rollback, checkpoint, delete; archive_commands
+// has the rest.
 
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
@@ -31,6 +32,7 @@ constexpr char kHelp[] = R"(Examples:
   mneme sessions rollback reader 4096
   mneme sessions export reader reader.mneme
   mneme sessions import reader.mneme copy
+  mneme sessions checkpoint reader
   mneme sessions delete reader)";
 
 struct SessionOptions {
@@ -157,6 +159,15 @@ absl::Status RunRollback(const SessionOptions& options, Console& console,
   return absl::OkStatus();
 }
 
+absl::Status RunCheckpoint(const SessionOptions& options, Console& console,
+                           const Connection& connection) {
+  MNEME_ASSIGN_OR_RETURN(const v1::CheckpointSessionResponse checkpoint,
+                         CheckpointSession(connection, options.session_id));
+  console.out << "position " << checkpoint.position() << ", " << checkpoint.checkpoint_bytes()
+              << " bytes" << std::endl;
+  return absl::OkStatus();
+}
+
 absl::Status RunDelete(const SessionOptions& options, Console&, const Connection& connection) {
   return DeleteSession(connection, options.session_id);
 }
@@ -232,6 +243,9 @@ void AddSessionsCommand(CLI::App& app, CommandLine& line) {
   CLI::App* rollback = add("rollback", "Forget what a session has read since", RunRollback);
   add_id(rollback)->required();
   rollback->add_option("position", options->position, "Its new length in tokens")->required();
+  add_id(add("checkpoint", "Write what a session has computed to the server's disk now",
+             RunCheckpoint))
+      ->required();
   AddArchiveCommands(*sessions, line);
   add_id(add("delete", "Delete a session and all it has learnt", RunDelete))->required();
 }

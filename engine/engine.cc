@@ -48,7 +48,8 @@ class ThreadedEngine final : public Engine {
         auto tiers,
         SessionTiers::Create(*pools, *backend_,
                              {.host_cache_bytes = options_.host_cache_bytes,
-                              .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                              .tenant_host_cache_bytes = options_.tenant_host_cache_bytes,
+                              .use_files = stored.has_value()},
                              clock_, stats_, Notifier()));
     JobContext context = {.config = model_.config,
                           .defaults = model_.defaults,
@@ -108,6 +109,9 @@ class ThreadedEngine final : public Engine {
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override {
     intake_->Post([=, this] { loop_->ImportSession(key, archive, done); });
+  }
+  void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) override {
+    intake_->Post([=, this] { loop_->CheckpointSession(key, done); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });

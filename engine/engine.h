@@ -22,6 +22,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
+#include "storage/checkpoint_files.h"
 #include "storage/session_store.h"
 
 namespace mneme {
@@ -54,6 +55,10 @@ struct EngineOptions {
   int64_t host_cache_bytes = 0;
   int64_t tenant_host_cache_bytes = 0;
   ArchiveOptions archives;
+  // When checkpoints of sessions that are kept are written, and how many of one are kept. Without
+  // KV they hold what was learnt, but nothing can be restored from them.
+  CheckpointPolicy checkpoints;
+  bool checkpoint_kv = true;
 };
 
 // A model ready to serve. `tokenizer` may be null: then text and stop strings are refused.
@@ -62,7 +67,9 @@ struct ServedModel {
   GenerationDefaults defaults;
   ModelWeights weights;
   std::shared_ptr<const Tokenizer> tokenizer;
-  uint64_t fingerprint = 0;  // of all that a computed state depends on
+  // Of all that a computed state is a function of besides the session's log: the weights, and how
+  // the backend computes. Checkpoints of another are not restored from.
+  uint64_t fingerprint = 0;
 };
 
 class Engine {
@@ -110,6 +117,11 @@ class Engine {
   // The session's log ends at `to_position` again; its epoch grows, and requests that logged more
   // are forgotten. ABORTED while a request is in flight; otherwise as ForkSession.
   virtual void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) = 0;
+  // Writes the state that is computed into a checkpoint; `done` is called when that is durable.
+  // NOT_FOUND; FAILED_PRECONDITION where sessions are not kept; ABORTED if the session is deleted
+  // meanwhile; UNAVAILABLE if the disk does not take it or, retryable, while the session is being
+  // brought back.
+  virtual void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) = 0;
   // The session as an archive, as it is when this is durable. FAILED_PRECONDITION without a store;
   // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, UNAVAILABLE.
   virtual void ExportSession(SessionKey key, Done<SessionArchive> done) = 0;

@@ -37,14 +37,20 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
-      log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer), context_.clock,
-           std::move(wake)),
+      checkpointer_(std::make_unique<Checkpointer>(
+          log_, *tiers, StateFormat{*pools_, context_.model_fingerprint},
+          Checkpointer::Options{context_.options.checkpoints, context_.options.checkpoint_kv},
+          context_.clock, context_.stats)),
+      log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer),
+           {*pools_, context_.model_fingerprint}, context_.clock, std::move(wake)),
       sessions_(*pools_, context_.options.max_sessions),
       scheduler_(LimitsOf(context_)),
       tenants_(context_.options.tenant_weights),
       tiers_(std::move(tiers)) {
   context_.log = &log_;
   log_.OpenArchives(context_.options.archives, context_.config, context_.model_fingerprint);
+  context_.tiers = tiers_.get();
+  context_.checkpointer = checkpointer_.get();
   log_.ListInto(&sessions_);
   next_expiry_ = sessions_.NextExpiry();
 }
@@ -164,6 +170,7 @@ bool EngineLoop::Work() {
   const int64_t before = queues_.size();
   const bool moved = FinishMoves();
   const bool expired = Sweep();
+  BeginCheckpoint();
   const std::vector<Ready> ready = CollectReady();
   MakeRoom();
   if (ready.empty()) {
@@ -203,6 +210,7 @@ void EngineLoop::EndJob(const Job& job, const absl::Status& status) {
 }
 
 void EngineLoop::EndRequests(const Session& session, const absl::Status& status) {
+  tiers_->DropAdopted(session);  // without requests it waits for nothing
   queues_.EndWhere([&](const Job& job) {
     return &job.session() == &session ? std::optional<absl::Status>(status) : std::nullopt;
   });
@@ -322,7 +330,10 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Sess
     tenants_.Charge(job->header().session.tenant, begin, plan.rows[i].cost);
     const absl::Status status = job->Commit(steps[i]);
     // A throw-away session ends with its request; a replay applies its updates itself.
-    if (!job->session().key().id.empty() && job->session().ready()) updates_.Note(job->session());
+    if (!job->session().key().id.empty() && job->session().ready()) {
+      updates_.Note(job->session());
+      checkpointer_->Note(job->session());
+    }
     if (!status.ok()) EndJob(*job, status);
   }
   const absl::Time end = context_.clock.Now();
@@ -350,37 +361,12 @@ void EngineLoop::Fail(const absl::Status& status) {
                        {.reason = ErrorReason::kBackendFailed, .retryable = true});
   refusal_ = failure_;
   EndAll(failure_);
+  checkpointer_->GiveUp(failure_);
 }
 
 absl::Time EngineLoop::NextWake() const {
   if (!failure_.ok()) return absl::InfiniteFuture();
-  return std::min(next_expiry_, queues_.NextInterruption());
-}
-
-EngineLoad EngineLoop::load() const {
-  const absl::Time now = context_.clock.Now();
-  EngineLoad load = {.sessions = sessions_.size(),
-                     .waiting_chunks = updates_.waiting_chunks(),
-                     .requests_per_second = ended_.PerSecond(now),
-                     .device_bytes_used = pools_->held_bytes(),
-                     .device_bytes_reserved = pools_->budget().reserved_bytes(),
-                     .device_bytes_limit = pools_->budget().limit_bytes(),
-                     .host_bytes = sessions_.host_bytes(),
-                     .tenants = tenants_.Loads(now)};
-  for (const TenantLoad& tenant : load.tenants) {
-    load.running_requests += tenant.running_requests;
-    load.waiting_requests += tenant.waiting_requests;
-    load.pending_tokens += tenant.pending_tokens;
-  }
-  for (const Session* session : sessions_.All()) load.parked_sessions += session->loaded() ? 0 : 1;
-  for (Session* session : IdleSessions()) {
-    ++load.idle_sessions;
-    load.idle_bytes += session->cache().held_bytes();
-  }
-  scheduler_.AddTo(&load, now);
-  tiers_->AddTo(&load);
-  log_.AddTo(&load);
-  return load;
+  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue()});
 }
 
 }  // namespace mneme

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/durability/checkpointer.h"
 #include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/job.h"
@@ -56,6 +57,7 @@ class EngineLoop {
   void BeginImport(const SessionKey& key, const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
   void ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
                      const Engine::Done<SessionInfo>& done);
+  void CheckpointSession(const SessionKey& key, Checkpointer::Done done);
   // Those that hold device memory and have no request in flight, the one not used for longest
   // first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -127,6 +129,8 @@ class EngineLoop {
   Candidate WithTenant(Candidate candidate, const Job& job);
   // Brings the job's session to the device, as the job's turn to get memory allows.
   void BringBack(Job* job);
+  // Begins to take a checkpoint, if one is due.
+  void BeginCheckpoint();
   // True if states have moved.
   bool FinishMoves();
   // Parks idle sessions for the first request that waits for memory.
@@ -151,12 +155,16 @@ class EngineLoop {
   absl::Status CheckArchives() const;
   // A new session of what an archive holds; see Engine::ImportSession.
   absl::StatusOr<Session*> Import(const SessionKey& key, ArchivedSession archived);
+  // Begins to bring a session back that is not ready: UNAVAILABLE.
+  absl::Status BeingBroughtBack(Session* session);
+  void PushRestore(Session* session);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
   const std::unique_ptr<CachePools> pools_;
   const std::unique_ptr<Model> model_;
   JobContext context_;
+  const std::unique_ptr<Checkpointer> checkpointer_;  // before log_, whose end may still call it
   SessionLog log_;
   SessionTable sessions_;
   JobQueues queues_;

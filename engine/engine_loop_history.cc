@@ -1,5 +1,6 @@
-// EngineLoop's part that sessions' histories are: forks and rollbacks.
+// EngineLoop's part that sessions' histories are: forks, rollbacks and checkpoints.
 
+#include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,11 +32,45 @@ absl::StatusOr<Session*> EngineLoop::FindAt(const SessionKey& key,
                      {.reason = ErrorReason::kInvalidInput});
   }
   if (session->loaded()) return session;
-  if (!queues_.Has(*session)) {
-    queues_.Push(std::make_unique<RestoreJob>(*session, Priority::kNormal, context_, ++arrivals_));
-  }
+  return BeingBroughtBack(session);
+}
+
+absl::Status EngineLoop::BeingBroughtBack(Session* session) {
+  if (!queues_.Has(*session)) PushRestore(session);
   return TryAgain(absl::StatusCode::kUnavailable, ErrorReason::kUnspecified,
                   "the session lies on the disk and is being read; try again");
+}
+
+void EngineLoop::PushRestore(Session* session) {
+  queues_.Push(std::make_unique<RestoreJob>(*session, Priority::kNormal, context_, ++arrivals_));
+}
+
+void EngineLoop::CheckpointSession(const SessionKey& key, Checkpointer::Done done) {
+  const absl::StatusOr<Session*> found = FindAt(key, std::nullopt);
+  if (!found.ok()) return done(found.status());
+  Session* const session = *found;
+  if (!log_.Keeps(*session)) {
+    return done(MakeError(absl::StatusCode::kFailedPrecondition,
+                          "sessions live in memory here; checkpoints need --data_dir",
+                          {.reason = ErrorReason::kUnspecified}));
+  }
+  if (!session->ready()) return done(BeingBroughtBack(session));
+  // One in the host's memory comes to the device first.
+  if (!queues_.Has(*session) && !tiers_->IsHere(*session)) PushRestore(session);
+  checkpointer_->Ask(*session, std::move(done));
+}
+
+void EngineLoop::BeginCheckpoint() {
+  if (!checkpointer_->wants_one()) return;
+  // Requests that leave no trace keep pages behind what is computed.
+  std::unordered_set<const Session*> taken;
+  for (const Job* job : queues_.Heads()) {
+    if (!job->logs()) taken.insert(&job->session());
+  }
+  Session* const session = checkpointer_->Begin([&](const Session& candidate) {
+    return candidate.ready() && tiers_->IsHere(candidate) && !taken.contains(&candidate);
+  });
+  if (session != nullptr) updates_.Forget(*session);
 }
 
 absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
@@ -58,7 +93,7 @@ absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
   child->Load(std::move(logs));
   if (child->ready()) updates_.Note(*child);
   next_expiry_ = std::min(next_expiry_, child->expiry());
-  log_.Create(*child, updates);
+  log_.Create(*child, updates, parent);
   return InfoOf(*child);
 }
 
@@ -76,6 +111,7 @@ absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
     }
     updates_.Forget(*session);
   }
+  checkpointer_->Forget(*session);
   log_.Commit();  // what it logged before
   SessionLogs logs = session->LogsAt(to_position);
   const size_t updates = logs.updates.size();

@@ -1,4 +1,5 @@
-// EngineLoop's part that memory is: who leaves the device for whom, and who comes back.
+// EngineLoop's part that memory is: who leaves the device for whom, who comes back, and what all of
+// it comes to.
 
 #include <algorithm>
 #include <utility>
@@ -70,6 +71,32 @@ void EngineLoop::RelieveMemory() {
                    {.reason = ErrorReason::kOutOfMemory,
                     .retryable = true,
                     .retry_delay = absl::Seconds(5)}));
+}
+
+EngineLoad EngineLoop::load() const {
+  const absl::Time now = context_.clock.Now();
+  EngineLoad load = {.sessions = sessions_.size(),
+                     .waiting_chunks = updates_.waiting_chunks(),
+                     .requests_per_second = ended_.PerSecond(now),
+                     .device_bytes_used = pools_->held_bytes(),
+                     .device_bytes_reserved = pools_->budget().reserved_bytes(),
+                     .device_bytes_limit = pools_->budget().limit_bytes(),
+                     .host_bytes = sessions_.host_bytes(),
+                     .tenants = tenants_.Loads(now)};
+  for (const TenantLoad& tenant : load.tenants) {
+    load.running_requests += tenant.running_requests;
+    load.waiting_requests += tenant.waiting_requests;
+    load.pending_tokens += tenant.pending_tokens;
+  }
+  for (const Session* session : sessions_.All()) load.parked_sessions += session->loaded() ? 0 : 1;
+  for (Session* session : IdleSessions()) {
+    ++load.idle_sessions;
+    load.idle_bytes += session->cache().held_bytes();
+  }
+  scheduler_.AddTo(&load, now);
+  tiers_->AddTo(&load);
+  log_.AddTo(&load);
+  return load;
 }
 
 }  // namespace mneme

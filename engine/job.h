@@ -17,6 +17,7 @@
 #include "engine/channel.h"
 #include "engine/clock.h"
 #include "engine/config.h"
+#include "engine/durability/checkpointer.h"
 #include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/request.h"
@@ -26,6 +27,7 @@
 #include "engine/sequence_step.h"
 #include "engine/session.h"
 #include "engine/stats.h"
+#include "engine/tiers/session_tiers.h"
 
 namespace mneme {
 
@@ -38,8 +40,11 @@ struct JobContext {
   const Clock& clock;
   StatsSink& stats;
   std::mt19937_64 seeds;           // for requests that bring none
-  uint64_t model_fingerprint = 0;  // see ServedModel
-  SessionLog* log = nullptr;       // the loop's, which sets it
+  uint64_t model_fingerprint = 0;  // equal where computed states may be exchanged
+  // The loop's, which sets them.
+  SessionLog* log = nullptr;
+  SessionTiers* tiers = nullptr;
+  Checkpointer* checkpointer = nullptr;
 };
 
 class Job {

@@ -105,6 +105,13 @@ struct SessionInfo {
   absl::Time last_used_time;
 };
 
+// What a checkpoint that was asked for holds.
+struct CheckpointSummary {
+  uint64_t position = 0;  // tokens computed; one that was drawn last may not be
+  uint64_t version = 0;
+  int64_t bytes = 0;
+};
+
 // Token ids as they come from a client, with what is needed to join them to the log.
 struct InputPiece {
   std::vector<int32_t> ids;

@@ -14,15 +14,15 @@ RestoreJob::RestoreJob(Session& session, Priority priority, JobContext& context,
           arrival) {}
 
 absl::Status RestoreJob::Begin() {
-  if (!session_.loaded()) loading_ = context_.log->Load(session_, context_.config);
+  const bool is_kept = context_.log->Keeps(session_);
+  must_read_ =
+      !session_.loaded() || (is_kept && session_.replay() != nullptr && session_.computed() == 0);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<Candidate>> RestoreJob::NextRows() {
-  if (!session_.loaded()) {
-    if (!loading_->result) return std::nullopt;
-    MNEME_RETURN_IF_ERROR(TakeLog());
-  }
+  MNEME_ASSIGN_OR_RETURN(const bool is_here, Read());
+  if (!is_here) return std::nullopt;
   const Replay* replay = session_.replay();
   if (replay == nullptr || replay->DoneAt(session_.state())) {
     session_.EndReplay();
@@ -33,6 +33,30 @@ absl::StatusOr<std::optional<Candidate>> RestoreJob::NextRows() {
   return Candidate{.rows_wanted = rows,
                    .updates = std::max(UpdatesFirst(),
                                        session_.state().UpdatesDue(rows, /*provisional=*/false))};
+}
+
+absl::StatusOr<bool> RestoreJob::Read() {
+  if (!must_read_) return true;
+  if (loading_ == nullptr) {
+    if (context_.log->loads() + context_.tiers->adopted() >= kMaxReads) return false;
+    loading_ = context_.log->Load(session_, context_.config);
+  }
+  if (!loading_->result) return false;
+  must_read_ = false;
+  if (!session_.loaded()) MNEME_RETURN_IF_ERROR(TakeLog());
+  TakeImage();
+  loading_.reset();
+  return context_.tiers->IsHere(session_);
+}
+
+void RestoreJob::TakeImage() {
+  StoredImage& stored = loading_->stored;
+  for (const absl::Status& why : stored.refused) context_.stats.OnCheckpointRefused(why);
+  const int64_t computed = stored.image ? stored.image->shape.computed : 0;
+  context_.stats.OnRestoring(computed, session_.position());
+  if (!stored.image || session_.replay() == nullptr) return;
+  context_.checkpointer->OnRestored(session_, computed);
+  context_.tiers->Adopt(session_, *std::move(stored.image));  // the replay goes on from there
 }
 
 absl::Status RestoreJob::TakeLog() {
@@ -48,8 +72,6 @@ absl::Status RestoreJob::TakeLog() {
   }
   context_.log->OnLoaded(session_, *logs);
   session_.Load(*std::move(logs));
-  // A computed state that was kept elsewhere would be put into session_.state() here: the replay
-  // goes on from where the state stands.
   return absl::OkStatus();
 }
 

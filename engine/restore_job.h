@@ -8,7 +8,8 @@
 namespace mneme {
 
 // Brings a session back from the disk, at the head of its queue and before the requests behind it:
-// its log is read on another thread, then its state is computed again. Nobody is told anything.
+// its log and the newest state that was kept are read on another thread, then what is missing is
+// computed again. Also a session that was rolled back behind its state. Nobody is told anything.
 class RestoreJob : public Job {
  public:
   // For a request of `priority`.
@@ -16,6 +17,9 @@ class RestoreJob : public Job {
 
   bool logs() const override { return false; }
   int64_t pending_tokens() const override { return 0; }
+
+  // Reads, and images of files on their way to the device, at once: they take the host's memory.
+  static constexpr int64_t kMaxReads = 4;
 
  protected:
   absl::Status Begin() override;
@@ -26,10 +30,14 @@ class RestoreJob : public Job {
   absl::Status TakeResults(SequenceStep& step) override;
 
  private:
+  // Reads what is to be read; false while that is under way.
+  absl::StatusOr<bool> Read();
   // Gives the session what was read.
   absl::Status TakeLog();
+  void TakeImage();
 
-  std::shared_ptr<SessionLog::Loading> loading_;  // null: the log is there
+  bool must_read_ = false;
+  std::shared_ptr<SessionLog::Loading> loading_;  // of what is being read
 };
 
 }  // namespace mneme

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace mneme {
@@ -72,6 +73,12 @@ class StatsSink {
   // A session's state has left the device for the host's memory, or has come back.
   virtual void OnParked(int64_t /*bytes*/, absl::Duration /*time*/) {}
   virtual void OnUnparked(int64_t /*bytes*/, absl::Duration /*time*/) {}
+  // A checkpoint was written, could not be written, or could not be restored from.
+  virtual void OnCheckpoint(int64_t /*bytes*/, absl::Duration /*time*/) {}
+  virtual void OnCheckpointFailed(const absl::Status& /*why*/) {}
+  virtual void OnCheckpointRefused(const absl::Status& /*why*/) {}
+  // A session's state is restored: of so many tokens from a checkpoint, of all that it has.
+  virtual void OnRestoring(int64_t /*checkpoint_tokens*/, int64_t /*tokens*/) {}
 };
 
 }  // namespace mneme

@@ -120,6 +120,29 @@ std::vector<std::pair<std::string, double>> ParseWeights(const std::vector<std::
   return weights;
 }
 
+void AddCheckpointFlags(CLI::App& app, ServerConfig& config) {
+  CheckpointPolicy& policy = config.engine.checkpoints;
+  app.add_option("--checkpoint_tokens", policy.every_tokens,
+                 "With --data_dir: a session's state is written to a checkpoint when it has read "
+                 "so many tokens more, so that a restart need not compute them again; 0: not by "
+                 "tokens")
+      ->check(CLI::Range(int64_t{0}, kMaxInt64));
+  app.add_option_function<double>(
+         "--checkpoint_seconds",
+         [&policy](double seconds) {
+           policy.every = seconds > 0 ? absl::Seconds(seconds) : absl::InfiniteDuration();
+         },
+         "Likewise when a session has changed and its last checkpoint is so old; 0: not by time")
+      ->default_str("600")
+      ->check(CLI::Range(0.0, 1e9));
+  app.add_option("--checkpoint_keep", policy.keep, "Checkpoints of a session that are kept")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--checkpoint_kv", config.engine.checkpoint_kv,
+                 "Whether checkpoints hold keys and values. false: they are small and hold what "
+                 "was learnt, but a restart computes the log anew from its beginning, or from the "
+                 "newest checkpoint that has them");
+}
+
 void AddSchedulingFlags(CLI::App& app, ServerConfig& config) {
   const auto positive = CLI::Range(int64_t{1}, kMaxInt64);
   app.add_option_function<double>(
@@ -230,6 +253,7 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, std::ostream& ou
   AddModelFlags(app, config);
   AddBackendFlags(app, config);
   AddNetworkFlags(app, config);
+  AddCheckpointFlags(app, config);
   AddLimitFlags(app, config);
   AddSchedulingFlags(app, config);
   AddLogFlags(app, config);

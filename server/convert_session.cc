@@ -194,6 +194,12 @@ absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& re
   return update;
 }
 
+void ToProto(const CheckpointSummary& summary, v1::CheckpointSessionResponse* proto) {
+  proto->set_position(summary.position);
+  proto->set_version(summary.version);
+  proto->set_checkpoint_bytes(static_cast<uint64_t>(summary.bytes));
+}
+
 void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session* proto) {
   proto->set_session_id(info.key.id);
   proto->set_model(model.name);

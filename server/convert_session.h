@@ -26,6 +26,7 @@ int64_t ToPosition(uint64_t position);
 absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request);
 
 void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session* proto);
+void ToProto(const CheckpointSummary& summary, v1::CheckpointSessionResponse* proto);
 
 // One page of ListSessions. INVALID_ARGUMENT for a page token that ToPageToken did not make.
 absl::StatusOr<std::string> FromPageToken(const std::string& token);

@@ -19,6 +19,7 @@
 #include "server/lifecycle.h"
 #include "server/logging.h"
 #include "server/metrics.h"
+#include "server/model_identity.h"
 #include "server/model_loader.h"
 #include "server/port_file.h"
 #include "server/server.h"
@@ -60,6 +61,8 @@ absl::StatusOr<LoadedModel> Load(const ServerConfig& config, Backend& backend,
   if (!loaded.ok()) return loaded;
   const std::string& dtype = config.backend == "cuda" ? config.dtype : config.cpu_dtype;
   loaded->description.dtype = dtype == "bf16" ? "bfloat16" : "float32";
+  loaded->model.fingerprint = StateFingerprint(loaded->description.fingerprint,
+                                               {config.backend, dtype, config.delta_accumulate});
   return loaded;
 }
 
@@ -133,7 +136,7 @@ absl::StatusOr<int> Run(const ServerConfig& config) {
   MNEME_ASSIGN_OR_RETURN(std::optional<SessionStore::Opened> stored, OpenStore(config, logger));
 
   MNEME_ASSIGN_OR_RETURN(const EngineOptions options, ToEngineOptions(config));
-  Metrics metrics(clock);
+  Metrics metrics(clock, &logger);
   const std::shared_ptr<const Tokenizer> tokenizer = loaded.model.tokenizer;
   MNEME_ASSIGN_OR_RETURN(auto engine,
                          Engine::Create(options, std::move(backend), std::move(loaded.model), clock,

@@ -148,8 +148,9 @@ void AddProcess(std::vector<prometheus::MetricFamily>& families) {
 
 }  // namespace
 
-Metrics::Metrics(const Clock& clock)
+Metrics::Metrics(const Clock& clock, const Logger* logger)
     : clock_(clock),
+      logger_(logger),
       registry_(std::make_shared<prometheus::Registry>()),
       calls_(BuildCounter()
                  .Name("mneme_requests_total")
@@ -189,7 +190,22 @@ Metrics::Metrics(const Clock& clock)
       move_seconds_(BuildHistogram()
                         .Name("mneme_state_move_seconds")
                         .Help("Time that a session's state took to leave the device or come back.")
-                        .Register(*registry_)) {
+                        .Register(*registry_)),
+      checkpoints_(BuildCounter()
+                       .Name("mneme_checkpoints_total")
+                       .Help("Checkpoints that were written (written), could not be written "
+                             "(failed), or could not be restored from (refused).")
+                       .Register(*registry_)),
+      checkpoint_bytes_(AddCounter(*registry_, "mneme_checkpoint_bytes_total",
+                                   "Bytes of states that were written to checkpoints.")),
+      checkpoint_seconds_(AddHistogram(*registry_, "mneme_checkpoint_seconds",
+                                       "Time from a checkpoint's beginning until it is durable.",
+                                       kLongTimes)),
+      restored_tokens_(BuildCounter()
+                           .Name("mneme_restored_tokens_total")
+                           .Help("Tokens of sessions whose state was restored, by where it came "
+                                 "from: checkpoint, or replay of the log.")
+                           .Register(*registry_)) {
   BuildGauge()
       .Name("mneme_build_info")
       .Help("1, labelled with the server's version.")
@@ -243,6 +259,30 @@ void Metrics::OnUnparked(int64_t bytes, absl::Duration time) { CountMove("unpark
 void Metrics::CountMove(const std::string& kind, int64_t bytes, absl::Duration time) {
   moved_bytes_.Add({{"kind", kind}}).Increment(static_cast<double>(bytes));
   move_seconds_.Add({{"kind", kind}}, kShortTimes).Observe(absl::ToDoubleSeconds(time));
+}
+
+void Metrics::OnCheckpoint(int64_t bytes, absl::Duration time) {
+  checkpoints_.Add({{"result", "written"}}).Increment();
+  checkpoint_bytes_.Increment(static_cast<double>(bytes));
+  checkpoint_seconds_.Observe(absl::ToDoubleSeconds(time));
+}
+
+void Metrics::OnCheckpointFailed(const absl::Status& why) {
+  checkpoints_.Add({{"result", "failed"}}).Increment();
+  if (logger_) logger_->Error("a checkpoint could not be written", {{"status", why.ToString()}});
+}
+
+void Metrics::OnCheckpointRefused(const absl::Status& why) {
+  checkpoints_.Add({{"result", "refused"}}).Increment();
+  if (logger_ == nullptr) return;
+  logger_->Warn("a checkpoint cannot be restored from; an older one or the log is used",
+                {{"status", why.ToString()}});
+}
+
+void Metrics::OnRestoring(int64_t checkpoint_tokens, int64_t tokens) {
+  restored_tokens_.Add({{"from", "checkpoint"}}).Increment(static_cast<double>(checkpoint_tokens));
+  restored_tokens_.Add({{"from", "replay"}})
+      .Increment(static_cast<double>(tokens - checkpoint_tokens));
 }
 
 std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {

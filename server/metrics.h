@@ -18,6 +18,7 @@
 #include "engine/clock.h"
 #include "engine/engine.h"
 #include "engine/stats.h"
+#include "server/logging.h"
 #include "server/rate_meter.h"
 
 namespace mneme {
@@ -25,8 +26,9 @@ namespace mneme {
 // Counters and histograms. Thread-safe.
 class Metrics final : public StatsSink {
  public:
-  // `clock` must outlive this.
-  explicit Metrics(const Clock& clock);
+  // Both must outlive this. What a session's checkpoints have come to is logged too, unless
+  // `logger` is null.
+  explicit Metrics(const Clock& clock, const Logger* logger = nullptr);
 
   // A call of `kind` ("append", "create_session", …) ended after `time` with the status of this
   // name ("OK", "NOT_FOUND", …).
@@ -41,6 +43,10 @@ class Metrics final : public StatsSink {
   void OnNextToken(absl::Duration since_last_token) override;
   void OnParked(int64_t bytes, absl::Duration time) override;
   void OnUnparked(int64_t bytes, absl::Duration time) override;
+  void OnCheckpoint(int64_t bytes, absl::Duration time) override;
+  void OnCheckpointFailed(const absl::Status& why) override;
+  void OnCheckpointRefused(const absl::Status& why) override;
+  void OnRestoring(int64_t checkpoint_tokens, int64_t tokens) override;
 
   // Over the last ten seconds.
   double tokens_in_per_second() const { return rate_in_.PerSecond(clock_.Now()); }
@@ -52,6 +58,7 @@ class Metrics final : public StatsSink {
   void CountMove(const std::string& kind, int64_t bytes, absl::Duration time);
 
   const Clock& clock_;
+  const Logger* const logger_;
   RateMeter rate_in_;
   RateMeter rate_out_;
   const std::shared_ptr<prometheus::Registry> registry_;
@@ -71,6 +78,10 @@ class Metrics final : public StatsSink {
   prometheus::Histogram& next_token_seconds_;
   prometheus::Family<prometheus::Counter>& moved_bytes_;
   prometheus::Family<prometheus::Histogram>& move_seconds_;
+  prometheus::Family<prometheus::Counter>& checkpoints_;
+  prometheus::Counter& checkpoint_bytes_;
+  prometheus::Histogram& checkpoint_seconds_;
+  prometheus::Family<prometheus::Counter>& restored_tokens_;
 };
 
 // What an engine holds at the moment of the scrape, and what the process takes. Without the

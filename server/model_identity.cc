@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 
 namespace mneme {
@@ -75,14 +76,15 @@ absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
   return Hexadecimal(XXH3_128bits_digest(state.get()));
 }
 
-uint64_t ShortFingerprint(const std::string& fingerprint) {
-  return XXH3_64bits(fingerprint.data(), fingerprint.size());
-}
-
 std::string RandomFingerprint(const std::string& shape, uint64_t seed, int64_t chunk,
                               int64_t sliding_window) {
   const std::string text = absl::StrCat(shape, "|", seed, "|", chunk, "|", sliding_window);
   return Hexadecimal(XXH3_128bits(text.data(), text.size()));
+}
+
+uint64_t StateFingerprint(const std::string& model, const std::vector<std::string>& computed_by) {
+  const std::string text = absl::StrCat(model, "|", absl::StrJoin(computed_by, "|"));
+  return std::max<uint64_t>(XXH3_64bits(text.data(), text.size()), 1);
 }
 
 }  // namespace mneme

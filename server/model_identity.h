@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/config.h"
@@ -18,13 +19,14 @@ int64_t CountParameters(const ModelConfig& config);
 absl::StatusOr<std::string> Fingerprint(const std::filesystem::path& model_dir,
                                         int64_t sliding_window);
 
-// The same, shorter: what checkpoints hold of it.
-uint64_t ShortFingerprint(const std::string& fingerprint);
-
 // As Fingerprint, for random weights, which are a function of the shape's name, the seed, the chunk
 // size and the window.
 std::string RandomFingerprint(const std::string& shape, uint64_t seed, int64_t chunk,
                               int64_t sliding_window);
+
+// Of all that a computed state is a function of besides the session's log: the model's fingerprint,
+// and how it is computed (backend, number formats). Never 0.
+uint64_t StateFingerprint(const std::string& model, const std::vector<std::string>& computed_by);
 
 }  // namespace mneme
 

@@ -129,7 +129,6 @@ absl::StatusOr<LoadedModel> LoadModel(const ModelOptions& options, Backend& back
   MNEME_RETURN_IF_ERROR(PutWeights(checkpoint, backend, logger, loaded));
   MNEME_ASSIGN_OR_RETURN(loaded.description.fingerprint,
                          Fingerprint(options.dir, options.sliding_window));
-  model.fingerprint = ShortFingerprint(loaded.description.fingerprint);
   logger.Info("model loaded", {{"fingerprint", loaded.description.fingerprint},
                                {"weight_bytes", loaded.description.weight_bytes}});
   return loaded;
@@ -148,7 +147,6 @@ absl::StatusOr<LoadedModel> MakeRandomModel(const RandomModelOptions& options, B
   MNEME_RETURN_IF_ERROR(PutWeights(RandomTensors(options.seed), backend, logger, loaded));
   loaded.description.fingerprint =
       RandomFingerprint(options.shape, options.seed, config.ttt->chunk, options.sliding_window);
-  loaded.model.fingerprint = ShortFingerprint(loaded.description.fingerprint);
   logger.Info("random weights made", {{"seed", static_cast<int64_t>(options.seed)},
                                       {"weight_bytes", loaded.description.weight_bytes}});
   return loaded;

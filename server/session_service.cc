@@ -143,9 +143,19 @@ grpc::ServerUnaryReactor* SessionService::RollbackSession(grpc::CallbackServerCo
 }
 
 grpc::ServerUnaryReactor* SessionService::CheckpointSession(
-    grpc::CallbackServerContext* call, const v1::CheckpointSessionRequest* /*request*/,
-    v1::CheckpointSessionResponse* /*response*/) {
-  return Refuse(call, "CheckpointSession");
+    grpc::CallbackServerContext* call, const v1::CheckpointSessionRequest* request,
+    v1::CheckpointSessionResponse* response) {
+  auto unary = UnaryCall::Start(context_, *call, "CheckpointSession");
+  unary->record().session_id = request->session_id();
+  const absl::Status status = RequireSessionId(request->session_id());
+  if (!status.ok()) return unary->Finish(status);
+  context_.engine.CheckpointSession(
+      {unary->tenant(), request->session_id()},
+      [unary, response](const absl::StatusOr<CheckpointSummary>& summary) {
+        if (summary.ok()) ToProto(*summary, response);
+        unary->Finish(summary.status());
+      });
+  return unary->reactor();
 }
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* SessionService::ExportSession(

@@ -6,7 +6,7 @@
 
 namespace mneme {
 
-// mneme.v1.SessionService. Checkpoint and Inspect answer UNIMPLEMENTED. `context`
+// mneme.v1.SessionService. Inspect answers UNIMPLEMENTED. `context`
 // must outlive it.
 class SessionService final : public v1::SessionService::CallbackService {
  public:

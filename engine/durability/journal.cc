@@ -59,9 +59,11 @@ void Journal::OnLoaded(const Session& session, const SessionLogs& logs) {
   logged->open_turn = logs.open_turn;
 }
 
-void Journal::Create(const Session& session, absl::Span<const UpdatePoint> updates) {
+void Journal::Create(const Session& session, absl::Span<const UpdatePoint> updates,
+                     const Session* parent) {
   auto logged = std::make_shared<LoggedSession>(
       LoggedSession{.id = StoreId::Random(), .updates = updates.size()});
+  if (parent != nullptr) logged->origin = Find(*parent)->id;
   sessions_[&session] = logged;
   batch_.emplace_back(CreateSession{logged->id, MetadataOf(session, log_meaning_)});
   std::vector<SessionEvent> events;

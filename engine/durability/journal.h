@@ -19,6 +19,8 @@ namespace mneme {
 // What the log has of a session: all before this is written, or on its way.
 struct LoggedSession {
   StoreId id;
+  // Of a fork made in this process: its parent, whose checkpoints may fit.
+  std::optional<StoreId> origin;
   int64_t position = 0;
   size_t updates = 0;
   std::optional<int64_t> open_turn;
@@ -43,7 +45,8 @@ class Journal {
   // A session that is loaded: the log has it as it is.
   void OnLoaded(const Session& session, const SessionLogs& logs);
   // A new session, to whose log `updates` belong; those of a fork may be yet to be computed.
-  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {},
+              const Session* parent = nullptr);
   // A new session that is loaded, whose log `events` make; so many updates are in it.
   void Import(const Session& session, std::vector<SessionEvent> events, size_t updates);
   // It was rolled back; so many updates are left in its log.

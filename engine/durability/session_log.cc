@@ -24,10 +24,19 @@ absl::Status OtherModel() {
                    {.reason = ErrorReason::kOtherModel});
 }
 
-absl::StatusOr<SessionLogs> ReadLogs(const SessionStore& store, const StoreId& id,
-                                     const ModelConfig& config) {
+absl::StatusOr<SessionLogs> ReadLogs(SessionStore& store, const StoreId& id,
+                                     const std::optional<StoreId>& origin,
+                                     const ModelConfig& config, const StateFormat& format,
+                                     int64_t max_position, StoredImage* stored) {
   absl::StatusOr<SessionState> state = store.Load(id);
-  if (state.ok()) return FromStored(*std::move(state), config);
+  if (state.ok()) {
+    *stored = ReadNewestImage(store, id, *state, format, max_position);
+    // It may well not fit, which is no news.
+    if (!stored->image && origin) {
+      stored->image = ReadNewestImage(store, *origin, *state, format, max_position).image;
+    }
+    return FromStored(*std::move(state), config);
+  }
   const bool later = absl::IsUnavailable(state.status());
   return MakeError(
       later ? state.status().code() : absl::StatusCode::kDataLoss,
@@ -48,8 +57,9 @@ absl::Status DamageOf(const ListedSession& listed, uint64_t log_meaning) {
 }  // namespace
 
 SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
-                       const Clock& clock, std::function<void()> wake)
+                       const StateFormat& format, const Clock& clock, std::function<void()> wake)
     : log_meaning_(log_meaning),
+      format_(format),
       clock_(clock),
       mailbox_(std::make_shared<Mailbox>(std::move(wake))),
       journal_(log_meaning) {
@@ -83,8 +93,9 @@ void SessionLog::ListInto(SessionTable* sessions) {
   }
 }
 
-void SessionLog::Create(const Session& session, absl::Span<const UpdatePoint> updates) {
-  if (store_) journal_.Create(session, updates);
+void SessionLog::Create(const Session& session, absl::Span<const UpdatePoint> updates,
+                        const Session* parent) {
+  if (store_) journal_.Create(session, updates, parent);
 }
 
 void SessionLog::Import(const Session& session, std::vector<SessionEvent> events, size_t updates) {
@@ -190,8 +201,11 @@ std::shared_ptr<SessionLog::Loading> SessionLog::Load(const Session& session,
                                                       const ModelConfig& config) {
   auto loading = std::make_shared<Loading>();
   ++loads_;
-  io_->Run([this, loading, store = store_.get(), id = journal_.Find(session)->id, &config] {
-    absl::StatusOr<SessionLogs> logs = ReadLogs(*store, id, config);
+  io_->Run([this, loading, store = store_.get(), id = IdOf(session),
+            origin = journal_.Find(session)->origin, position = session.position(), &config] {
+    // The engine thread looks at the image when it has got the letter.
+    absl::StatusOr<SessionLogs> logs =
+        ReadLogs(*store, id, origin, config, format_, position, &loading->stored);
     mailbox_->Post([this, loading, logs = std::move(logs)]() mutable {
       --loads_;
       loading->result = std::move(logs);
@@ -212,6 +226,16 @@ SessionArchives::Subject SessionLog::Describe(const Session& session) const {
           .metadata = MetadataOf(session, log_meaning_),
           .epoch = session.epoch(),
           .position = session.position()};
+}
+
+void SessionLog::RunOnDisk(Work work) {
+  ++works_;
+  io_->Run([this, store = store_.get(), work = std::move(work)] {
+    mailbox_->Post([this, then = work(*store)] {
+      --works_;
+      then();
+    });
+  });
 }
 
 }  // namespace mneme

@@ -15,6 +15,7 @@
 #include "engine/channel.h"
 #include "engine/clock.h"
 #include "engine/config.h"
+#include "engine/durability/checkpoint_io.h"
 #include "engine/durability/io_thread.h"
 #include "engine/durability/journal.h"
 #include "engine/durability/mailbox.h"
@@ -43,12 +44,13 @@ class SessionLog {
   // error stays.
   struct Loading {
     std::optional<absl::StatusOr<SessionLogs>> result;
+    StoredImage stored;  // what need not be computed again
   };
 
-  // `log_meaning`: see LogMeaning. `wake` makes the engine thread call Receive; any thread calls
-  // it. The clock must outlive the log.
-  SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning, const Clock& clock,
-             std::function<void()> wake);
+  // `log_meaning`: see LogMeaning. `format`: of checkpoints that are restored from. `wake` makes
+  // the engine thread call Receive; any thread calls it. The clock must outlive the log.
+  SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
+             const StateFormat& format, const Clock& clock, std::function<void()> wake);
   // What the disk does not take now ends with UNAVAILABLE.
   ~SessionLog();
 
@@ -56,7 +58,8 @@ class SessionLog {
   void ListInto(SessionTable* sessions);
 
   // --- What happens to sessions; see Journal. ---
-  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {});
+  void Create(const Session& session, absl::Span<const UpdatePoint> updates = {},
+              const Session* parent = nullptr);
   void Import(const Session& session, std::vector<SessionEvent> events, size_t updates);
   void RollBack(const Session& session, size_t updates);
   void Update(const Session& session, bool controls);
@@ -87,13 +90,15 @@ class SessionLog {
   bool HasAllOf(const Session& session) const;
   // Commits under way, or letters not received.
   bool busy() const {
-    return completed_ < last_ || loads_ > 0 || (archives_ && archives_->under_way() > 0);
+    return completed_ < last_ || loads_ > 0 || works_ > 0 ||
+           (archives_ && archives_->under_way() > 0);
   }
   void AddTo(EngineLoad* load) const;
 
   // --- Sessions come back. ---
-  // Reads a parked session's log, and validates it for the model `config`, which must outlive this,
-  // on a thread of its own.
+  // Reads a session's log, validates it for the model `config`, which must outlive this, and reads
+  // the newest state that is kept of it, at its present position at most: all on a thread of its
+  // own.
   std::shared_ptr<Loading> Load(const Session& session, const ModelConfig& config);
   // The session is about to get these logs.
   void OnLoaded(const Session& session, const SessionLogs& logs) {
@@ -109,6 +114,17 @@ class SessionLog {
   // The session as it is now, to be archived when that is durable.
   SessionArchives::Subject Describe(const Session& session) const;
 
+  // How many Load calls are under way.
+  int64_t loads() const { return loads_; }
+
+  // --- Beside it. ---
+  bool Keeps(const Session& session) const { return journal_.Find(session) != nullptr; }
+  // Of a session that it keeps.
+  StoreId IdOf(const Session& session) const { return journal_.Find(session)->id; }
+  // Runs `work` on the thread that reads logs, then what it returns in Receive. Only with a store.
+  using Work = std::function<Mailbox::Letter(SessionStore& store)>;
+  void RunOnDisk(Work work);
+
   SessionLog(const SessionLog&) = delete;
   SessionLog& operator=(const SessionLog&) = delete;
 
@@ -119,11 +135,12 @@ class SessionLog {
   void OnCommitted(uint64_t number, const absl::Status& status);
 
   const uint64_t log_meaning_;
+  const StateFormat format_;
   const Clock& clock_;
   const std::shared_ptr<Mailbox> mailbox_;
   SessionListing listing_;
   std::unique_ptr<SessionStore> store_;  // null: nothing is kept
-  std::unique_ptr<IoThread> io_;         // reads from the store
+  std::unique_ptr<IoThread> io_;         // reads from the store, and writes checkpoints
   std::unique_ptr<SessionArchives> archives_;
 
   Journal journal_;
@@ -131,7 +148,7 @@ class SessionLog {
   std::vector<Told> told_;               // since the last Commit
   uint64_t last_ = 0, completed_ = 0;    // numbers of commits
   std::deque<absl::Time> commit_times_;  // of those under way
-  int64_t loads_ = 0;                    // under way
+  int64_t loads_ = 0, works_ = 0;        // under way
 };
 
 }  // namespace mneme

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -43,9 +44,16 @@ void HostPool::Give(const std::vector<int64_t>& slabs) {
   MNEME_CHECK(static_cast<int64_t>(free_.size()) <= num_slabs_);
 }
 
+std::optional<HostMemory> HostMemory::Allocate(int64_t bytes) {
+  std::unique_ptr<std::byte[]> own(new (std::nothrow) std::byte[static_cast<size_t>(bytes)]);
+  if (own == nullptr) return std::nullopt;
+  return HostMemory(std::move(own), bytes);
+}
+
 HostMemory& HostMemory::operator=(HostMemory&& other) noexcept {
   std::swap(pool_, other.pool_);
   std::swap(slabs_, other.slabs_);
+  std::swap(own_, other.own_);
   std::swap(bytes_, other.bytes_);
   return *this;
 }
@@ -54,10 +62,14 @@ HostMemory::~HostMemory() {
   if (pool_ != nullptr) pool_->Give(slabs_);
 }
 
-int64_t HostMemory::held_bytes() const { return pool_->SlabBytesFor(bytes_); }
+int64_t HostMemory::held_bytes() const {
+  return pool_ == nullptr ? 0 : pool_->SlabBytesFor(bytes_);
+}
 
 std::vector<MemoryRange> HostMemory::ranges() const {
   std::vector<MemoryRange> ranges;
+  if (pool_ == nullptr && bytes_ > 0) ranges.push_back({own_.get(), bytes_});
+  if (pool_ == nullptr) return ranges;
   char* const base = static_cast<char*>(pool_->memory_.data());
   for (size_t i = 0; i < slabs_.size(); ++i) {
     char* const data = base + slabs_[i] * pool_->slab_bytes_;

@@ -1,9 +1,11 @@
 #ifndef MNEME_ENGINE_TIERS_HOST_POOL_H_
 #define MNEME_ENGINE_TIERS_HOST_POOL_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -57,16 +59,22 @@ class HostPool {
 };
 
 // Bytes lent by a pool, in one or more ranges; given back with their owner, on the pool's thread.
+// Or bytes of no pool, for states on their way to and from files: those may be given back anywhere.
 // The content may be read and written by one thread at a time. Move-only.
 class HostMemory {
  public:
+  // Of no pool, of unspecified content; devices copy from and to it more slowly. Nothing if the
+  // host has not that much. Any thread.
+  static std::optional<HostMemory> Allocate(int64_t bytes);
+
   HostMemory(HostMemory&& other) noexcept { *this = std::move(other); }
   HostMemory& operator=(HostMemory&& other) noexcept;
   ~HostMemory();
 
   int64_t bytes() const { return bytes_; }
-  // What of the pool's limit it takes.
+  // What of the pool's limit it takes; 0 if it is of none.
   int64_t held_bytes() const;
+  bool is_of_pool() const { return pool_ != nullptr; }
   // All its bytes in their order, in ranges that do not touch.
   std::vector<MemoryRange> ranges() const;
 
@@ -76,8 +84,12 @@ class HostMemory {
   HostMemory(HostPool& pool, std::vector<int64_t> slabs, int64_t bytes)
       : pool_(&pool), slabs_(std::move(slabs)), bytes_(bytes) {}
 
+  HostMemory(std::unique_ptr<std::byte[]> own, int64_t bytes)
+      : own_(std::move(own)), bytes_(bytes) {}
+
   HostPool* pool_ = nullptr;
-  std::vector<int64_t> slabs_;  // ascending
+  std::vector<int64_t> slabs_;        // ascending
+  std::unique_ptr<std::byte[]> own_;  // without a pool
   int64_t bytes_ = 0;
 };
 

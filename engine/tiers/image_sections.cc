@@ -212,9 +212,14 @@ absl::Status WriteImage(const StateImage& image, const CachePools& pools, bool w
 
 absl::StatusOr<StateImage> ReadImage(CheckpointReader& reader, const CachePools& pools,
                                      HostPool& host) {
+  return ReadImage(reader, pools, [&host](int64_t bytes) { return host.Take(bytes); });
+}
+
+absl::StatusOr<StateImage> ReadImage(CheckpointReader& reader, const CachePools& pools,
+                                     const TakeHostMemory& take) {
   MNEME_ASSIGN_OR_RETURN(StateShape shape, ReadShape(reader, pools));
   const int64_t bytes = ImageBytes(shape, pools);
-  std::optional<HostMemory> memory = host.Take(bytes);
+  std::optional<HostMemory> memory = take(bytes);
   if (!memory) {
     return absl::ResourceExhaustedError(absl::StrCat("the host cache has no room for a state of ",
                                                      bytes, " bytes (--host_cache_bytes)"));

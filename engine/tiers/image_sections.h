@@ -4,6 +4,10 @@
 // Images of computed states as sections of a checkpoint (docs/durability.md): first the shape, then
 // each part's bytes as they are, then the final hidden row.
 
+#include <cstdint>
+#include <functional>
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/tiers/state_image.h"
@@ -18,10 +22,16 @@ namespace mneme {
 absl::Status WriteImage(const StateImage& image, const CachePools& pools, bool with_kv,
                         SectionWriter& writer);
 
+// Where an image that is read gets its memory; nothing if there is not so much.
+using TakeHostMemory = std::function<std::optional<HostMemory>(int64_t bytes)>;
+
 // Reads one to the very end of the file. Its update log is empty: that is the session log's. An
 // image without KV has no pages. DATA_LOSS if it is damaged or makes no sense, FAILED_PRECONDITION
-// if it is of a model or backend with other shapes, RESOURCE_EXHAUSTED if `host` has no room for
-// it. On the pool's thread.
+// if it is of a model or backend with other shapes, RESOURCE_EXHAUSTED if `take` gives
+// no memory for it. Any thread where `take` may be called.
+absl::StatusOr<StateImage> ReadImage(CheckpointReader& reader, const CachePools& pools,
+                                     const TakeHostMemory& take);
+// With memory of `host`, on its thread.
 absl::StatusOr<StateImage> ReadImage(CheckpointReader& reader, const CachePools& pools,
                                      HostPool& host);
 

@@ -12,7 +12,7 @@ absl::StatusOr<std::unique_ptr<SessionTiers>> SessionTiers::Create(
                          HostPool::Create(backend, options.host_cache_bytes));
   std::unique_ptr<SessionTiers> tiers(
       new SessionTiers(pools, std::move(host), options, clock, stats, std::move(wake)));
-  if (tiers->host_->limit_bytes() > 0) {
+  if (tiers->host_->limit_bytes() > 0 || options.use_files) {
     MNEME_ASSIGN_OR_RETURN(tiers->mover_, StateMover::Create(backend));
   }
   return tiers;
@@ -82,17 +82,55 @@ void SessionTiers::Park(Session& session, bool for_good) {
   StateShape shape = session.state().shape();
   std::optional<HostMemory> memory = host_->Take(ImageBytes(shape, pools_));
   MNEME_CHECK(memory.has_value());
-  const auto [entry, is_new] =
-      away_.emplace(&session, Away{.stage = Stage::kLeaving,
-                                   .image = {std::move(shape), *std::move(memory)},
-                                   .session = &session,
-                                   .device_bytes = session.cache().held_bytes(),
-                                   .for_good = for_good,
-                                   .move_begin = {},
-                                   .retired = nullptr});
+  Away& away = Add(session, Stage::kLeaving, {std::move(shape), *std::move(memory)},
+                   session.cache().held_bytes());
+  away.for_good = for_good;
+  leaving_bytes_ += away.device_bytes;
+  BeginMove(away, StateMover::Direction::kToHost);
+}
+
+SessionTiers::Away& SessionTiers::Add(Session& session, Stage stage, StateImage image,
+                                      int64_t device_bytes) {
+  const auto [entry, is_new] = away_.emplace(&session, Away{.stage = stage,
+                                                            .image = std::move(image),
+                                                            .session = &session,
+                                                            .device_bytes = device_bytes,
+                                                            .for_good = false,
+                                                            .move_begin = {},
+                                                            .take = nullptr,
+                                                            .retired = nullptr});
   MNEME_CHECK(is_new);
-  leaving_bytes_ += entry->second.device_bytes;
-  BeginMove(entry->second, StateMover::Direction::kToHost);
+  return entry->second;
+}
+
+void SessionTiers::Erase(std::unordered_map<const Session*, Away>::iterator entry) {
+  const Away& away = entry->second;
+  if (away.stage != Stage::kCopying && !away.image.bytes.is_of_pool()) --adopted_;
+  away_.erase(entry);
+}
+
+// --- To and from files. ---
+
+bool SessionTiers::Copy(Session& session, TakeCopy take) {
+  StateShape shape = session.state().shape();
+  std::optional<HostMemory> memory = HostMemory::Allocate(ImageBytes(shape, pools_));
+  if (!memory) return false;
+  Away& away = Add(session, Stage::kCopying, {std::move(shape), *std::move(memory)}, 0);
+  away.take = std::move(take);
+  BeginMove(away, StateMover::Direction::kToHost);
+  return true;
+}
+
+void SessionTiers::Adopt(Session& session, StateImage image) {
+  const int64_t bytes = ImageBytes(image.shape, pools_);
+  Add(session, Stage::kParked, std::move(image), bytes);
+  ++adopted_;
+}
+
+void SessionTiers::DropAdopted(const Session& session) {
+  const auto found = away_.find(&session);
+  if (found == away_.end() || found->second.image.bytes.is_of_pool()) return;
+  if (found->second.stage == Stage::kParked) Erase(found);
 }
 
 // --- Moves. ---
@@ -129,7 +167,8 @@ absl::StatusOr<std::vector<Session*>> SessionTiers::FinishMoves(
     if (away.stage == Stage::kLeaving) leaving_bytes_ -= away.device_bytes;
     if (away.retired == nullptr && !FinishMove(away, wanted(*session))) continue;
     if (away.retired == nullptr) here.push_back(away.session);
-    away_.erase(found);
+    if (away.retired != nullptr && away.take) away.take(std::nullopt);
+    Erase(found);
   }
   return here;
 }
@@ -138,6 +177,10 @@ bool SessionTiers::FinishMove(Away& away, bool wanted) {
   const absl::Duration time = clock_.Now() - away.move_begin;
   if (away.stage == Stage::kComing) {
     stats_.OnUnparked(away.image.bytes.bytes(), time);
+    return true;
+  }
+  if (away.stage == Stage::kCopying) {
+    away.take(std::move(away.image));
     return true;
   }
   if (wanted && !away.for_good) return true;
@@ -151,7 +194,7 @@ bool SessionTiers::DropImage(const Session& session) {
   const auto found = away_.find(&session);
   if (found == away_.end()) return true;
   if (found->second.stage != Stage::kParked) return false;
-  away_.erase(found);
+  Erase(found);
   return true;
 }
 
@@ -159,7 +202,7 @@ void SessionTiers::Retire(std::unique_ptr<Session> session) {
   const auto found = away_.find(session.get());
   if (found == away_.end()) return;
   if (found->second.stage == Stage::kParked) {
-    away_.erase(found);
+    Erase(found);
   } else {
     found->second.retired = std::move(session);
   }
@@ -172,7 +215,7 @@ void SessionTiers::Describe(const Session& session, SessionInfo* info) const {
   if (found == away_.end()) return;
   const Away& away = found->second;
   info->host_bytes += away.image.bytes.held_bytes();
-  if (away.stage == Stage::kLeaving) return;
+  if (away.stage == Stage::kLeaving || away.stage == Stage::kCopying) return;
   info->residence = away.stage == Stage::kParked ? Residence::kHost : Residence::kRestoring;
 }
 

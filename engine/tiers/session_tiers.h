@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -29,6 +30,7 @@ namespace mneme {
 struct TierOptions {
   int64_t host_cache_bytes = 0;         // for images of parked sessions; 0: none is ever parked
   int64_t tenant_host_cache_bytes = 0;  // of one tenant's; 0: no limit but the above
+  bool use_files = false;               // states are also written to files, and read from them
 };
 
 // Called between steps only, when the device does nothing for sessions. A session that moves is
@@ -60,6 +62,20 @@ class SessionTiers {
   std::vector<Session*> MakeRoom(int64_t wanted_bytes, const std::vector<Session*>& sessions,
                                  bool for_good = false);
 
+  // --- To and from files. ---
+  // What a copy has become; nothing if the session was deleted meanwhile.
+  using TakeCopy = std::function<void(std::optional<StateImage>)>;
+  // Begins to copy the state of a session that is here, while that is leased, into memory of no
+  // pool; `take` is called in FinishMoves. False, and nothing begun, if the host has not that much.
+  bool Copy(Session& session, TakeCopy take);
+  // The session, which holds nothing on the device, is to be brought back from this image of a
+  // file.
+  void Adopt(Session& session, StateImage image);
+  // Forgets such an image if it is not on its way to the device.
+  void DropAdopted(const Session& session);
+  // How many of them there are.
+  int64_t adopted() const { return adopted_; }
+
   // Device memory that is on its way to be free.
   int64_t leaving_bytes() const { return leaving_bytes_; }
 
@@ -80,7 +96,7 @@ class SessionTiers {
   void AddTo(EngineLoad* load) const;
 
  private:
-  enum class Stage : uint8_t { kLeaving, kParked, kComing };
+  enum class Stage : uint8_t { kLeaving, kParked, kComing, kCopying };
 
   struct Away {
     Stage stage;
@@ -89,6 +105,7 @@ class SessionTiers {
     int64_t device_bytes;  // that it holds, or held
     bool for_good;         // leaves even if it is wanted meanwhile
     absl::Time move_begin;
+    TakeCopy take;                     // of one that is copied
     std::unique_ptr<Session> retired;  // `session`, if it is to be deleted when its move has ended
   };
   using Ended = std::pair<const Session*, absl::Status>;
@@ -96,6 +113,8 @@ class SessionTiers {
   SessionTiers(const CachePools& pools, std::unique_ptr<HostPool> host, const TierOptions& options,
                const Clock& clock, StatsSink& stats, std::function<void()> wake);
   void Park(Session& session, bool for_good);
+  Away& Add(Session& session, Stage stage, StateImage image, int64_t device_bytes);
+  void Erase(std::unordered_map<const Session*, Away>::iterator entry);
   void BeginMove(Away& away, StateMover::Direction direction);
   // True if the session is on the device afterwards.
   bool FinishMove(Away& away, bool wanted);
@@ -108,7 +127,7 @@ class SessionTiers {
   const std::function<void()> wake_;
   const std::unique_ptr<HostPool> host_;
   std::unordered_map<const Session*, Away> away_;  // sessions that are not simply on the device
-  int64_t moves_ = 0, leaving_bytes_ = 0;
+  int64_t moves_ = 0, leaving_bytes_ = 0, adopted_ = 0;
 
   std::mutex mutex_;
   std::vector<Ended> ended_;           // guarded by mutex_

@@ -65,6 +65,7 @@ TEST_F(ClientTest, SessionsAreForkedAndRolledBack) {
   EXPECT_EQ(nlohmann::json::parse(back.out)["position"], "5");
   EXPECT_NE(Run({"sessions", "rollback", "what-if"}).exit_code, 0) << "to which position?";
   EXPECT_EQ(Run({"sessions", "fork", "nobody", "x"}).exit_code, 1);
+  EXPECT_EQ(Run({"sessions", "checkpoint", "what-if"}).out, "position 5, 4096 bytes\n");
 }
 
 TEST_F(ClientTest, SessionsAreMadeShownFrozenAndDeleted) {

@@ -106,6 +106,7 @@ class Client {
   // One call; false if the server is gone.
   bool Advance() {
     if (!created_) return Create();
+    if (random_() % 16 == 0) return Checkpoint();
     if (!request_ && undisturbed_.Info("s").position > 600) return Delete();
     if (!request_) Draw();
     const grpc::Status status = request_->appends ? Append() : Generate();
@@ -146,6 +147,18 @@ class Client {
     deleting_ = false;
     BeginSession();
     return true;
+  }
+
+  bool Checkpoint() {
+    grpc::ClientContext context;
+    v1::CheckpointSessionRequest request;
+    request.set_session_id(session_);
+    v1::CheckpointSessionResponse response;
+    const grpc::Status status = sessions_->CheckpointSession(&context, request, &response);
+    // UNAVAILABLE is also told while the session is being brought back.
+    if (Gone(status)) return DetailOf(status).retryable();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return status.ok();
   }
 
   void Draw() {
@@ -244,7 +257,7 @@ class KillTest : public ::testing::TestWithParam<std::string> {
         std::vector<std::string>{absl::StrCat("--model=", kModel), "--port=0", "--metrics_port=0",
                                  "--threads=1", "--cache_bytes=64MiB", "--max_step_tokens=64",
                                  "--log_level=error", "--data_dir=" + (directory_ / "data"),
-                                 "--durability=" + GetParam(),
+                                 "--durability=" + GetParam(), "--checkpoint_tokens=50",
                                  "--port_file=" + (directory_ / "ports")});
     const std::string line = server_->ReadUntil("listening on");
     ASSERT_NE(line.find("listening on"), std::string::npos) << line;

@@ -22,6 +22,7 @@ class DurableEngine {
   LoopHarness* operator->() { return engine_.get(); }
   FaultyFileSystem& disk() { return *disk_; }
   std::string data_dir() const { return directory_ / "data"; }
+  const std::filesystem::path& model_dir() const { return model_dir_; }
 
   // Ends the engine, if one runs, as a server that stops does.
   void Stop() { engine_.reset(); }

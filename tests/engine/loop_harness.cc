@@ -80,6 +80,7 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
   backend_ = ValueOrDie(CreateTestBackend(options.backend, options.cpu_threads));
   if (options.wrap_backend) backend_ = options.wrap_backend(std::move(backend_));
   model_ = LoadServedModel(model_dir, options.with_tokenizer, *backend_);
+  model_.fingerprint = TestFingerprint(model_dir);
   auto model =
       ValueOrDie(Model::Create(model_.config, model_.weights, *backend_, options_.max_step_tokens));
   auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_,
@@ -96,7 +97,8 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
   auto tiers =
       ValueOrDie(SessionTiers::Create(*pools, *backend_,
                                       {.host_cache_bytes = options_.host_cache_bytes,
-                                       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes},
+                                       .tenant_host_cache_bytes = options_.tenant_host_cache_bytes,
+                                       .use_files = options.open_store != nullptr},
                                       clock_, context.stats, [this] { moved_.Notify(); }));
   std::optional<SessionStore::Opened> stored;
   if (options.open_store) stored = options.open_store();

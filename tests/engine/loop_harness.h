@@ -62,6 +62,11 @@ struct HarnessOptions {
   std::function<SessionStore::Opened()> open_store;
 };
 
+// What stands for the fingerprint of a directory's model.
+inline uint64_t TestFingerprint(const std::filesystem::path& model_dir) {
+  return std::hash<std::string>()(model_dir.string());
+}
+
 // The model of a directory, packed for `backend`.
 ServedModel LoadServedModel(const std::filesystem::path& model_dir, bool with_tokenizer,
                             Backend& backend);

@@ -173,8 +173,9 @@ class SessionArchivesTest : public ::testing::Test {
       ASSERT_TRUE(opened.ok());
       const StoreId id = opened->listing.sessions.at(0).id;
       const SessionState state = *opened->store->Load(id);
-      auto writer = CheckpointFiles(*opened->store)
-                        .Create(id, MakeCheckpointInfo(state, 64, /*model_fingerprint=*/0, true));
+      auto writer =
+          CheckpointFiles(*opened->store)
+              .Create(id, MakeCheckpointInfo(state, 64, TestFingerprint(here_.model_dir()), true));
       ASSERT_TRUE(writer.ok()) << writer.status();
       ASSERT_TRUE((*writer)->sections().Write(SectionKind::kState, 0, std::string(999, 's')).ok());
       ASSERT_TRUE((*writer)->Commit().ok());

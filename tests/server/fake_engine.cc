@@ -156,6 +156,15 @@ void FakeEngine::ImportSession(SessionKey, std::shared_ptr<ArchiveFile>, Done<Se
   done(absl::FailedPreconditionError("no archives"));
 }
 
+void FakeEngine::CheckpointSession(SessionKey key, Done<CheckpointSummary> done) {
+  std::unique_lock lock(mutex_);
+  const auto found = Find(key);
+  if (!found.ok()) return done(found.status());
+  const SessionInfo info = **found;
+  lock.unlock();
+  done(CheckpointSummary{info.position, info.version, 4096});
+}
+
 void FakeEngine::DeleteSession(SessionKey key, Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);

@@ -58,6 +58,7 @@ class FakeEngine final : public Engine {
   void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) override;
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override;
+  void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) override;
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override;
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override;
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override;

@@ -1,4 +1,4 @@
-// Forks and rollbacks on the wire.
+// Forks, rollbacks and checkpoints on the wire.
 
 #include <gtest/gtest.h>
 
@@ -37,8 +37,23 @@ class HistoryServiceTest : public ServerFixture {
     return sessions_->RollbackSession(&context, request, session);
   }
 
+  grpc::Status Checkpoint(const std::string& id, v1::CheckpointSessionResponse* checkpoint) {
+    v1::CheckpointSessionRequest request;
+    request.set_session_id(id);
+    grpc::ClientContext context;
+    return sessions_->CheckpointSession(&context, request, checkpoint);
+  }
+
   v1::Session session_;
+  v1::CheckpointSessionResponse checkpoint_;
 };
+
+TEST_F(HistoryServiceTest, WhatACheckpointHoldsIsTold) {
+  ASSERT_TRUE(Fork("s", "fork", 7, &session_).ok());
+  ASSERT_TRUE(Checkpoint("fork", &checkpoint_).ok());
+  EXPECT_EQ(checkpoint_.position(), 7U);
+  EXPECT_EQ(checkpoint_.checkpoint_bytes(), 4096U);
+}
 
 TEST_F(HistoryServiceTest, PositionsReachTheEngineAndNeverBecomeNegative) {
   ASSERT_TRUE(Fork("s", "fork", 7, &session_).ok());
@@ -53,6 +68,8 @@ TEST_F(HistoryServiceTest, IdsAreChecked) {
   EXPECT_EQ(Fork("", "fork", 0, &session_).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Rollback("", 0, &session_).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Fork("none", "fork", 0, &session_).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Checkpoint("", &checkpoint_).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Checkpoint("none", &checkpoint_).error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(Rollback("none", 0, &session_).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 

@@ -315,10 +315,6 @@ TEST_F(ServiceTest, WhatIsNotThereYetIsUnimplemented) {
     EXPECT_EQ(DetailOf(status).reason(), v1::ERROR_REASON_UNIMPLEMENTED);
   };
   using Sessions = v1::SessionService::Stub;
-  v1::CheckpointSessionResponse checkpoint;
-  refuses(
-      Call(*sessions_, &Sessions::CheckpointSession, v1::CheckpointSessionRequest(), &checkpoint),
-      "CheckpointSession");
   v1::InspectSessionResponse inspection;
   refuses(Call(*sessions_, &Sessions::InspectSession, v1::InspectSessionRequest(), &inspection),
           "InspectSession");

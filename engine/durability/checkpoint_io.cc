@@ -1,0 +1,73 @@
+#include "engine/durability/checkpoint_io.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "engine/tiers/image_sections.h"
+
+namespace mneme {
+namespace {
+
+absl::Status DropOld(CheckpointFiles& files, const StoreId& id, const CheckpointName& newest,
+                     const CheckpointPolicy& policy) {
+  MNEME_ASSIGN_OR_RETURN(std::vector<CheckpointName> names, files.List(id));
+  // Of an earlier epoch and further on: what they hold was rolled back.
+  const auto forgotten =
+      std::stable_partition(names.begin(), names.end(), [&newest](const CheckpointName& name) {
+        return name.epoch == newest.epoch || name.position <= newest.position;
+      });
+  std::vector<CheckpointName> drop(forgotten, names.end());
+  names.erase(forgotten, names.end());
+  const std::vector<CheckpointName> old = CheckpointsToDrop(names, policy);
+  drop.insert(drop.end(), old.begin(), old.end());
+  return files.Remove(id, drop);
+}
+
+}  // namespace
+
+absl::Status WriteCheckpoint(SessionStore& store, const StoreId& id, const CheckpointInfo& info,
+                             const StateImage& image, const StateFormat& format,
+                             const CheckpointPolicy& policy) {
+  CheckpointFiles files(store);
+  MNEME_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointWriter> writer, files.Create(id, info));
+  MNEME_RETURN_IF_ERROR(WriteImage(image, format.pools, info.has_kv, writer->sections()));
+  MNEME_RETURN_IF_ERROR(writer->Commit());
+  const CheckpointName name = CheckpointName::Of(info);
+  // Deleting destroys the key before it removes checkpoints.
+  const absl::Status exists = store.keys().Get(id).status();
+  if (!absl::IsNotFound(exists)) return DropOld(files, id, name, policy);
+  MNEME_RETURN_IF_ERROR(files.Remove(id, {name}));
+  return exists;
+}
+
+StoredImage ReadNewestImage(SessionStore& store, const StoreId& id, const SessionState& log,
+                            const StateFormat& format, int64_t max_position) {
+  StoredImage stored;
+  const auto read = [&](CheckpointReader& reader) {
+    absl::StatusOr<StateImage> image = ReadImage(reader, format.pools, HostMemory::Allocate);
+    if (image.ok()) stored.image = *std::move(image);
+    return image.status();
+  };
+  absl::StatusOr<Restored> restored =
+      CheckpointFiles(store).RestoreNewest({.id = id,
+                                            .state = &log,
+                                            .model_fingerprint = format.model_fingerprint,
+                                            .max_position = max_position,
+                                            .needs_kv = true},
+                                           read);
+  if (!restored.ok()) {
+    stored.refused.push_back(restored.status());
+    return stored;
+  }
+  stored.refused = std::move(restored->refused);
+  if (!stored.image) return stored;
+  for (int64_t i = 0; i < restored->from->updates; ++i) {
+    const UpdateApplied& update = log.updates[static_cast<size_t>(i)];
+    stored.image->shape.update_log.Add({update.chunk, update.position});
+  }
+  return stored;
+}
+
+}  // namespace mneme

@@ -1,0 +1,43 @@
+#ifndef MNEME_ENGINE_DURABILITY_CHECKPOINT_IO_H_
+#define MNEME_ENGINE_DURABILITY_CHECKPOINT_IO_H_
+
+// Checkpoints as they are written and read, on the disk's thread.
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/cache_pools.h"
+#include "engine/tiers/state_image.h"
+#include "storage/checkpoint_files.h"
+#include "storage/session_store.h"
+
+namespace mneme {
+
+// What the states of one engine have in common.
+struct StateFormat {
+  const CachePools& pools;
+  uint64_t model_fingerprint = 0;  // equal where states may be exchanged
+};
+
+// Writes `image`, without KV unless the info has it, and drops the session's old checkpoints:
+// beyond what `policy` keeps, and behind the point of a rollback. The disk's errors; NOT_FOUND if
+// the session has been deleted, of which nothing is then left.
+absl::Status WriteCheckpoint(SessionStore& store, const StoreId& id, const CheckpointInfo& info,
+                             const StateImage& image, const StateFormat& format,
+                             const CheckpointPolicy& policy);
+
+struct StoredImage {
+  std::optional<StateImage> image;  // its log of updates is `log`'s; nothing: replay the whole log
+  std::vector<absl::Status> refused;  // newer checkpoints, and why
+};
+
+// From the newest checkpoint, at `max_position` at most, that is whole and fits the session's log
+// `log`, into memory of no pool.
+StoredImage ReadNewestImage(SessionStore& store, const StoreId& id, const SessionState& log,
+                            const StateFormat& format, int64_t max_position);
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_DURABILITY_CHECKPOINT_IO_H_

@@ -1,0 +1,178 @@
+#include "engine/durability/checkpointer.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "engine/durability/stored_session.h"
+#include "engine/error.h"
+
+namespace mneme {
+namespace {
+
+// What of an image is written.
+int64_t WrittenBytes(const StateShape& shape, const CachePools& pools, bool with_kv) {
+  int64_t bytes = 0;
+  for (const ImagePart& part : PartsOf(shape, pools)) {
+    if (with_kv || part.part != StatePart::kKv) bytes += part.bytes;
+  }
+  return bytes;
+}
+
+absl::Status Unavailable(const std::string& message) {
+  return MakeError(absl::StatusCode::kUnavailable, message,
+                   {.reason = ErrorReason::kStorageFailed, .retryable = true});
+}
+
+absl::Status Gone() {
+  return MakeError(absl::StatusCode::kAborted, "the session was deleted or rolled back",
+                   {.reason = ErrorReason::kSessionDeleted});
+}
+
+}  // namespace
+
+Checkpointer::Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
+                           const Options& options, const Clock& clock, StatsSink& stats)
+    : log_(log), tiers_(tiers), format_(format), options_(options), clock_(clock), stats_(stats) {}
+
+Checkpointer::~Checkpointer() { GiveUp(Unavailable("the server is shutting down")); }
+
+// --- Which are due. ---
+
+void Checkpointer::SetDue(Session& session, Mark* mark, absl::Time due) {
+  due_.erase({mark->due, &session});
+  mark->due = due;
+  if (due < absl::InfiniteFuture()) due_.insert({due, &session});
+}
+
+void Checkpointer::Note(Session& session) {
+  if (!log_.Keeps(session)) return;
+  const auto [entry, is_new] = marks_.try_emplace(&session, Mark{.time = clock_.Now()});
+  Mark& mark = entry->second;
+  if (session.computed() <= mark.position) return;
+  const bool is_due =
+      CheckpointDue(options_.policy, session.computed(), mark.position, clock_.Now() - mark.time);
+  SetDue(session, &mark, is_due ? absl::InfinitePast() : mark.time + options_.policy.every);
+}
+
+void Checkpointer::OnRestored(Session& session, int64_t position) {
+  marks_.try_emplace(&session, Mark{.position = position, .time = clock_.Now()});
+}
+
+void Checkpointer::Forget(const Session& session) {
+  const auto mark = marks_.find(&session);
+  if (mark != marks_.end()) {
+    std::erase_if(due_, [&session](const auto& entry) { return entry.second == &session; });
+    marks_.erase(mark);
+  }
+  std::vector<Done> dones;
+  for (Asked& asked : asked_) {
+    if (asked.session == &session) dones.push_back(std::move(asked.done));
+  }
+  std::erase_if(asked_, [&session](const Asked& asked) { return asked.session == &session; });
+  for (const Done& done : dones) done(Gone());
+}
+
+absl::Time Checkpointer::NextDue() const {
+  if (taken_) return absl::InfiniteFuture();
+  // Those that are due now, but cannot be copied yet, wait for something else to happen.
+  const auto later = due_.upper_bound({clock_.Now(), nullptr});
+  return later == due_.end() ? absl::InfiniteFuture() : later->first;
+}
+
+// --- The one that is taken. ---
+
+void Checkpointer::Ask(Session& session, Done done) {
+  asked_.push_back({&session, std::move(done)});
+}
+
+void Checkpointer::GiveUp(const absl::Status& status) {
+  for (const Asked& asked : std::exchange(asked_, {})) asked.done(status);
+  if (taken_ && taken_->done) std::exchange(taken_->done, nullptr)(status);
+}
+
+bool Checkpointer::wants_one() const {
+  if (taken_) return false;
+  return !asked_.empty() || (!due_.empty() && due_.begin()->first <= clock_.Now());
+}
+
+Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_copy) {
+  const auto asked = std::find_if(asked_.begin(), asked_.end(),
+                                  [&](const Asked& entry) { return may_copy(*entry.session); });
+  if (asked != asked_.end()) {
+    Asked entry = std::move(*asked);
+    asked_.erase(asked);
+    return BeginWith(*entry.session, std::move(entry.done)) ? entry.session : nullptr;
+  }
+  for (const auto& [time, session] : due_) {
+    if (time > clock_.Now()) break;
+    if (may_copy(*session)) return BeginWith(*session, nullptr) ? session : nullptr;
+  }
+  return nullptr;
+}
+
+bool Checkpointer::BeginWith(Session& session, Done done) {
+  Mark& mark = marks_[&session];
+  mark.position = session.computed();
+  mark.time = clock_.Now();
+  SetDue(session, &mark, absl::InfiniteFuture());
+  taken_ = {
+      .id = log_.IdOf(session),
+      .info = InfoOf(session),
+      .summary = {.position = static_cast<uint64_t>(session.computed()),
+                  .version = session.VersionAt(session.computed()),
+                  .bytes = WrittenBytes(session.state().shape(), format_.pools, options_.with_kv)},
+      .begin = clock_.Now(),
+      .done = std::move(done)};
+  const bool begun =
+      tiers_.Copy(session, [this](std::optional<StateImage> image) { Write(std::move(image)); });
+  if (!begun) {
+    End(absl::ResourceExhaustedError("the host has no memory to copy a session's state to"));
+  }
+  return begun;
+}
+
+CheckpointInfo Checkpointer::InfoOf(const Session& session) const {
+  std::vector<UpdateApplied> updates;
+  for (const UpdatePoint& point : session.state().update_log().points()) {
+    updates.push_back({.chunk = point.chunk, .position = point.position});
+  }
+  std::vector<ControlsSet> controls;
+  for (const auto& [position, set] : session.controls().entries()) {
+    controls.push_back({.position = position, .controls = ToStored(set)});
+  }
+  const int64_t position = session.computed();
+  return {.model_fingerprint = format_.model_fingerprint,
+          .controls_fingerprint = ControlsFingerprint(controls, position),
+          .log_hash =
+              LogHash(absl::MakeSpan(session.log()).first(static_cast<size_t>(position)), updates),
+          .position = position,
+          .updates = static_cast<int64_t>(updates.size()),
+          .epoch = session.epoch(),
+          .has_kv = options_.with_kv,
+          .name = "",
+          .create_time = clock_.Now()};
+}
+
+void Checkpointer::Write(std::optional<StateImage> image) {
+  if (!image) return End(absl::NotFoundError("the session was deleted"));
+  const auto shared = std::make_shared<const StateImage>(*std::move(image));
+  log_.RunOnDisk([this, shared, id = taken_->id, info = taken_->info](SessionStore& store) {
+    const absl::Status status = WriteCheckpoint(store, id, info, *shared, format_, options_.policy);
+    return [this, status] { End(status); };
+  });
+}
+
+void Checkpointer::End(const absl::Status& status) {
+  const Taken taken = *std::exchange(taken_, std::nullopt);
+  if (status.ok()) {
+    stats_.OnCheckpoint(taken.summary.bytes, clock_.Now() - taken.begin);
+  } else if (!absl::IsNotFound(status)) {
+    stats_.OnCheckpointFailed(status);
+  }
+  if (!taken.done) return;
+  if (status.ok()) return taken.done(taken.summary);
+  if (absl::IsNotFound(status)) return taken.done(Gone());
+  taken.done(Unavailable("the checkpoint could not be written: " + std::string(status.message())));
+}
+
+}  // namespace mneme

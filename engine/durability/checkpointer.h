@@ -1,0 +1,105 @@
+#ifndef MNEME_ENGINE_DURABILITY_CHECKPOINTER_H_
+#define MNEME_ENGINE_DURABILITY_CHECKPOINTER_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/clock.h"
+#include "engine/durability/checkpoint_io.h"
+#include "engine/durability/session_log.h"
+#include "engine/request.h"
+#include "engine/session.h"
+#include "engine/stats.h"
+#include "engine/tiers/session_tiers.h"
+
+namespace mneme {
+
+// Which sessions are due for a checkpoint, and the one that is being taken: copied to the host
+// between two steps, then written beside them. Engine thread only.
+class Checkpointer {
+ public:
+  using Done = std::function<void(absl::StatusOr<CheckpointSummary>)>;
+
+  struct Options {
+    CheckpointPolicy policy;
+    bool with_kv = true;  // without, nothing can be restored from those that are written
+  };
+
+  // All must outlive this, but `log` and `tiers`, which are only called by the calls below.
+  Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
+               const Options& options, const Clock& clock, StatsSink& stats);
+  // Those that were asked for and are not written end with UNAVAILABLE.
+  ~Checkpointer();
+
+  // The session, if it is kept, may have computed more.
+  void Note(Session& session);
+  // It was restored from a checkpoint at this position.
+  void OnRestored(Session& session, int64_t position);
+  // It is about to go, or goes back; what was asked for ends with ABORTED.
+  void Forget(const Session& session);
+  // Takes one of the session as soon as its state can be copied.
+  void Ask(Session& session, Done done);
+  // Ends all that was asked for with `status`.
+  void GiveUp(const absl::Status& status);
+
+  // Whether Begin would look for a session.
+  bool wants_one() const;
+  // Between two steps: begins to take one, if one is due and none is under way, of a session that
+  // `may_copy` allows. That session is leased until SessionTiers::FinishMoves returns it. Null:
+  // none.
+  Session* Begin(const std::function<bool(const Session&)>& may_copy);
+  // When the next session becomes due by time.
+  absl::Time NextDue() const;
+
+  Checkpointer(const Checkpointer&) = delete;
+  Checkpointer& operator=(const Checkpointer&) = delete;
+
+ private:
+  // When a session had its last one, and is due for the next; by tokens: in the infinite past.
+  struct Mark {
+    int64_t position = 0;
+    absl::Time time, due = absl::InfiniteFuture();
+  };
+  struct Asked {
+    Session* session;
+    Done done;
+  };
+  // The one that is under way.
+  struct Taken {
+    StoreId id;
+    CheckpointInfo info;
+    CheckpointSummary summary;
+    absl::Time begin;
+    Done done;  // may be null
+  };
+
+  void SetDue(Session& session, Mark* mark, absl::Time due);
+  bool BeginWith(Session& session, Done done);
+  CheckpointInfo InfoOf(const Session& session) const;
+  void Write(std::optional<StateImage> image);
+  void End(const absl::Status& status);
+
+  SessionLog& log_;
+  SessionTiers& tiers_;
+  const StateFormat format_;
+  const Options options_;
+  const Clock& clock_;
+  StatsSink& stats_;
+  std::unordered_map<const Session*, Mark> marks_;
+  std::set<std::pair<absl::Time, Session*>> due_;  // of those in marks_ that have changed
+  std::deque<Asked> asked_;
+  std::optional<Taken> taken_;
+};
+
+}  // namespace mneme
+
+#endif  // MNEME_ENGINE_DURABILITY_CHECKPOINTER_H_
