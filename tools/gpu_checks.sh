@@ -23,7 +23,8 @@ trap 'rm -rf "$logs"' EXIT
 # Programs with tests that run on CUDA, whose names then have "Cuda" in them.
 programs=(backend_test sampling_test golden_test many_sessions_test split_invariance_test
   update_waiting_test update_deferred_test isolation_test learn_off_test
-  learning_controls_test device_fault_test device_fault_server_test)
+  learning_controls_test device_fault_test device_fault_server_test state_image_test
+  image_sections_test)
 
 # What compute-sanitizer, which is slow, goes over: every kernel, where its tests are of small shapes,
 # and the engine with recorded steps. Prints "PROGRAM FILTER" lines for a tool.
