@@ -23,6 +23,9 @@ absl::StatusOr<SessionInfo> EngineLoop::CreateSession(SessionKey key, SessionOpt
 
 SessionInfo EngineLoop::InfoOf(const Session& session) const {
   SessionInfo info = session.info();
+  if (info.residence == Residence::kRestoring && !queues_.Has(session)) {
+    info.residence = log_.Keeps(session) ? Residence::kDisk : Residence::kHost;
+  }
   tiers_->Describe(session, &info);
   return info;
 }

@@ -89,8 +89,8 @@ struct SessionUpdate {
 enum class Residence : uint8_t {
   kDevice,     // a request can run at once
   kRestoring,  // its state is being brought back, or computed again
-  kHost,       // its state is in the host's memory
-  kDisk,       // its log has not been read since the start
+  kHost,       // its state is in the host's memory, or will be computed from its log there
+  kDisk,       // what it is made of when it is used lies on the disk
 };
 
 struct SessionInfo {

@@ -197,12 +197,15 @@ TEST_F(HistoryTest, ARollbackBringsTheSessionBack) {
     ASSERT_TRUE(info.ok()) << info.status();
     EXPECT_EQ(info->position, static_cast<uint64_t>(position));
     EXPECT_EQ(info->version, (uint64_t{1} << 32) + static_cast<uint64_t>(position / 4));
+    const bool computed = position == 0 || position == 22;
+    EXPECT_EQ(info->residence, computed ? Residence::kDevice : Residence::kHost);
     engine_->Create(id + "-alone");
     const std::vector<int32_t> tokens = Tokens(22);
     if (position > 0) {
       engine_->Append(id + "-alone", {tokens.begin(), tokens.begin() + position});
     }
     for (const std::string& each : {id, id + "-alone"}) engine_->Append(each, Tokens(7, 4));
+    EXPECT_EQ(engine_->Info(id).residence, Residence::kDevice);
     ExpectSame(id, id + "-alone", 1e-4);
   }
   ExpectNothingLeft();
