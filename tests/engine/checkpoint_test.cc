@@ -10,12 +10,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/engine/durable_engine.h"
+#include "tests/engine/peek.h"
 #include "tests/storage/checkpoint_harness.h"
 
 namespace mneme {
 namespace {
 
-constexpr double kTolerance = 2e-3;  // of log-probabilities, in float32
 constexpr char kModel[] = "tests/golden/qwen3-hidden-target";
 
 // What the engine says of checkpoints, and how much it computes.
@@ -42,26 +42,6 @@ HarnessOptions Options(StatsSink* stats, int64_t every_tokens) {
   options.engine.checkpoints = {
       .every_tokens = every_tokens, .every = absl::InfiniteDuration(), .keep = 2};
   return options;
-}
-
-// What would follow, with log-probabilities. It leaves no trace.
-std::unique_ptr<Call> Peek(LoopHarness& engine, const std::string& id, int64_t max_tokens) {
-  GenerateRequest request = GreedyRequest(max_tokens);
-  request.learn = false;
-  request.logprobs = 0;
-  // The first one computes the last sampled token, after which there may be an update to apply.
-  EXPECT_TRUE(EndedOk(*engine.Generate(id, request)));
-  auto call = engine.Generate(id, request);
-  EXPECT_TRUE(EndedOk(*call));
-  return call;
-}
-
-void ExpectSame(const Call& actual, const Call& expected) {
-  EXPECT_EQ(actual.TokenIds(), expected.TokenIds());
-  for (size_t i = 0; i < std::min(actual.tokens.size(), expected.tokens.size()); ++i) {
-    EXPECT_NEAR(*actual.tokens[i].logprob, *expected.tokens[i].logprob, kTolerance);
-  }
-  EXPECT_EQ(actual.finished->version, expected.finished->version);
 }
 
 // All checkpoint files, in the order of their names: positions.

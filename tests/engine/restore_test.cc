@@ -9,11 +9,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/engine/durable_engine.h"
+#include "tests/engine/peek.h"
 
 namespace mneme {
 namespace {
-
-constexpr double kTolerance = 2e-3;  // of log-probabilities, in float32
 
 std::string Printable(std::string name) {
   for (char& c : name) {
@@ -59,26 +58,6 @@ void Live(LoopHarness& engine, int stage, uint32_t seed, const LearningControls&
     default:
       EXPECT_TRUE(EndedOk(*engine.Generate("s", GreedyRequest(7, RandomTokens(5, seed + 2)))));
   }
-}
-
-// What would follow, with log-probabilities. It leaves no trace.
-std::unique_ptr<Call> Peek(LoopHarness& engine, const std::string& id, int64_t max_tokens) {
-  GenerateRequest request = GreedyRequest(max_tokens);
-  request.learn = false;
-  request.logprobs = 0;
-  // The first one computes the last sampled token, after which there may be an update to apply.
-  EXPECT_TRUE(EndedOk(*engine.Generate(id, request)));
-  auto call = engine.Generate(id, request);
-  EXPECT_TRUE(EndedOk(*call));
-  return call;
-}
-
-void ExpectSame(const Call& actual, const Call& expected) {
-  EXPECT_EQ(actual.TokenIds(), expected.TokenIds());
-  for (size_t i = 0; i < std::min(actual.tokens.size(), expected.tokens.size()); ++i) {
-    EXPECT_NEAR(*actual.tokens[i].logprob, *expected.tokens[i].logprob, kTolerance);
-  }
-  EXPECT_EQ(actual.finished->version, expected.finished->version);
 }
 
 TEST_P(RestoreModelTest, TheSameTokensFollowWhereverTheServerStops) {
@@ -186,7 +165,7 @@ TEST_F(RestoreTest, ARetriedAppendSkipsWhatIsLogged) {
   LoopHarness undisturbed(model_);
   undisturbed.Create("s");
   const auto expected = undisturbed.Append("s", tokens, /*logprobs=*/true);
-  EXPECT_LT(MaxDifference(retried->AppendLogProbs(), expected->AppendLogProbs()), kTolerance);
+  EXPECT_LT(MaxDifference(retried->AppendLogProbs(), expected->AppendLogProbs()), kPeekTolerance);
 }
 
 TEST_F(RestoreTest, TheLastSampledTokenStaysUncomputed) {

@@ -15,6 +15,7 @@
 #include "storage/archive.h"
 #include "storage/checkpoint_files.h"
 #include "tests/engine/durable_engine.h"
+#include "tests/engine/peek.h"
 #include "tests/storage/checkpoint_harness.h"
 #include "tests/storage/store_harness.h"
 
@@ -23,7 +24,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr double kTolerance = 2e-3;  // of log-probabilities, in float32
 const std::filesystem::path kModel = "tests/golden/qwen3-hidden-target";
 
 HarnessOptions With(const std::optional<SecretKey>& key, uint64_t max_bytes = 1 << 20) {
@@ -93,26 +93,6 @@ int64_t SpooledFiles(const DurableEngine& durable) {
   return std::distance(begin(files), end(files));
 }
 
-// What would follow, with log-probabilities. It leaves no trace.
-std::unique_ptr<Call> Peek(LoopHarness& engine, const std::string& id) {
-  GenerateRequest request = GreedyRequest(30);
-  request.learn = false;
-  request.logprobs = 0;
-  // The first one computes the last sampled token, after which there may be an update to apply.
-  EXPECT_TRUE(EndedOk(*engine.Generate(id, request)));
-  auto call = engine.Generate(id, request);
-  EXPECT_TRUE(EndedOk(*call));
-  return call;
-}
-
-void ExpectSame(const Call& actual, const Call& expected) {
-  ASSERT_EQ(actual.TokenIds(), expected.TokenIds());
-  for (size_t i = 0; i < actual.tokens.size(); ++i) {
-    EXPECT_NEAR(*actual.tokens[i].logprob, *expected.tokens[i].logprob, kTolerance);
-  }
-  EXPECT_EQ(actual.finished->version, expected.finished->version);
-}
-
 // Model, chunks that may wait.
 class ImportedSessionTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {};
 
@@ -150,7 +130,7 @@ TEST_P(ImportedSessionTest, GoesOnLikeTheOriginal) {
     const auto next = RandomTokens(40, 2);
     EXPECT_LT(MaxDifference(there->Append("t", next, true)->AppendLogProbs(),
                             here->Append("s", next, true)->AppendLogProbs()),
-              kTolerance);
+              kPeekTolerance);
     ExpectSame(*Peek(*there, "t"), *Peek(*here, "s"));
     // A retry of what the original has read reads nothing.
     EXPECT_TRUE(EndedOk(*there->Append("t", RandomTokens(tokens, 1), false, "r")));
