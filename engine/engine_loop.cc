@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/append_job.h"
 #include "engine/durability/stored_session.h"
@@ -318,6 +319,7 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Sess
       steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
     } else {
       Session* session = updates[planned.candidate - ready.size()];
+      MNEME_CHECK(tiers_->IsHere(*session));  // one that moves is leased
       session->state().Prepare(steps.emplace_back(), /*updates=*/1);
       updates_.Note(*session);
       log_.Note(*session, nullptr);

@@ -133,7 +133,7 @@ void AddCheckpointFlags(CLI::App& app, ServerConfig& config) {
            policy.every = seconds > 0 ? absl::Seconds(seconds) : absl::InfiniteDuration();
          },
          "Likewise when a session has changed and its last checkpoint is so old; 0: not by time")
-      ->default_str("0")
+      ->default_str("600")
       ->check(CLI::Range(0.0, 1e9));
   app.add_option("--checkpoint_keep", policy.keep, "Checkpoints of a session that are kept")
       ->check(CLI::Range(1, 1000));

@@ -39,9 +39,9 @@ struct CheckpointName {
 };
 
 struct CheckpointPolicy {
-  int64_t every_tokens = 0;                         // 0: not by tokens
-  absl::Duration every = absl::InfiniteDuration();  // while the session changes; infinite: never
-  int keep = 2;                                     // the newest; at least 1
+  int64_t every_tokens = 16384;              // 0: not by tokens
+  absl::Duration every = absl::Minutes(10);  // while the session changes; infinite: not by time
+  int keep = 2;                              // the newest; at least 1
 };
 
 // Whether a session at `position` is due for one, the last having been taken at `last_position`,

@@ -103,11 +103,13 @@ Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_copy
     asked_.erase(asked);
     return BeginWith(*entry.session, std::move(entry.done)) ? entry.session : nullptr;
   }
-  for (const auto& [time, session] : due_) {
-    if (time > clock_.Now()) break;
-    if (may_copy(*session)) return BeginWith(*session, nullptr) ? session : nullptr;
-  }
-  return nullptr;
+  const absl::Time now = clock_.Now();
+  const auto due = std::find_if(due_.begin(), due_.end(), [&](const auto& entry) {
+    return entry.first > now || may_copy(*entry.second);
+  });
+  if (due == due_.end() || due->first > now) return nullptr;
+  Session* const session = due->second;
+  return BeginWith(*session, nullptr) ? session : nullptr;
 }
 
 bool Checkpointer::BeginWith(Session& session, Done done) {
