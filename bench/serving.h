@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bench/engine_clients.h"
 #include "bench/options.h"
@@ -47,16 +47,24 @@ struct ServingReport {
   double alone_p50_ms = 0, alone_p99_ms = 0;
   double beside_p50_ms = 0, beside_p99_ms = 0;  // while documents are read
   double document_tokens_per_second = 0;        // of all documents, meanwhile
+
+  // A stream's mean time between tokens while updates of chunks that nobody waits for are done, and
+  // when they are.
+  int64_t idle_updates = 0;
+  double beside_updates_mean_ms = 0, after_updates_mean_ms = 0;
+
   // Of states between the device and the host's memory, while a stream runs.
   Moves parked, unparked;
   double before_moves_p50_ms = 0, during_moves_p50_ms = 0;  // of the stream
+  double copy_to_host_gb_s = 0, copy_from_host_gb_s = 0;    // one copy of a state's size, alone
   // What the second p99 must stay under: on a CPU the larger of three times the median alone and
   // 10 ms, on a GPU the target.
   double limit_ms = 0;
 };
 
-// Takes about a minute. Statuses as Engine::Create and LoadWeights.
-absl::StatusOr<ServingReport> MeasureServing(const ServingOptions& options);
+// Takes about a minute. Statuses as Engine::Create and LoadWeights; `report` then holds what was
+// measured before.
+absl::Status MeasureServing(const ServingOptions& options, ServingReport& report);
 
 std::string ServingText(const ServingReport& report);
 

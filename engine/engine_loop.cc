@@ -164,6 +164,7 @@ bool EngineLoop::RunOnce() {
   log_.Commit();  // what was asked for between two steps need not wait for the next
   const bool worked = failure_.ok() && Work();
   log_.Commit();
+  if (!received && !worked) busy_since_.reset();
   return received || worked;
 }
 
@@ -310,7 +311,8 @@ StepPlan EngineLoop::Plan(const std::vector<Ready>& ready, const std::vector<Ses
 }
 
 void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Session*>& updates) {
-  const absl::Time begin = context_.clock.Now();
+  // Tokens also wait for what is done between two steps.
+  const absl::Time begin = busy_since_.value_or(context_.clock.Now());
   const StepPlan plan = Plan(ready, updates);
   ++steps_;
   std::vector<SequenceStep> steps;
@@ -341,6 +343,7 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Sess
   const absl::Time end = context_.clock.Now();
   tokens_in_.Add(end, static_cast<double>(plan.work.prefill_rows));
   scheduler_.OnStepDone(plan, end, end - begin);
+  busy_since_ = end;
 }
 
 bool EngineLoop::RunModel(absl::Span<SequenceStep> steps) {

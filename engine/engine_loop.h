@@ -175,6 +175,7 @@ class EngineLoop {
   int64_t counted_ended_ = 0;       // of queues_.ended()
   uint64_t arrivals_ = 0;
   uint64_t steps_ = 0;
+  std::optional<absl::Time> busy_since_;  // the end of the last step, unless it ran dry since
   absl::Time next_expiry_ = absl::InfiniteFuture();  // no session expires before
   // Could run but for memory, in the order of arrival; of the last CollectReady.
   std::vector<Job*> starved_;
