@@ -252,8 +252,8 @@ class Stream {
 
   // --- Several of these at once, which a device may fuse. Rounded as they are one after another,
   // or less often. Inputs stay as they are; `h` [n, d] and `gate_up` [n, 2 f] are scratch memory of
-  // the activation dtype, unspecified afterwards, but for an `h` that is wanted (RowNorm). No two
-  // of the matrices overlap. --- RotateAndStore, then Attention; `qkv` is unspecified afterwards.
+  // the activation dtype, unspecified afterwards but for an `h` that is wanted. No two overlap. ---
+  // RotateAndStore, then Attention; `qkv` is unspecified afterwards.
   virtual void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
                                const KvLayer& kv, int64_t window, float scale, Matrix out) = 0;
   // out = RmsNorm(x) Wᵀ + bias; x [n, d], out [n, out_features] as in Linear, bias float32

@@ -94,16 +94,18 @@ void RunSkinny(const SkinnyProduct& product, void* workspace, const LaunchContex
                      context.num_sms, product.gated);
   const StreamRing ring = MakeStreamRing(kHeadBytes, rows * plan.x_row_bytes, plan.tile_rows);
   const StreamGroup group = {static_cast<const char*>(product.weight), 0, rows};
-  const ProductOut out = {
-      .row_norm = {static_cast<const float*>(product.norm.weight), product.norm.epsilon,
-                   product.norm.wanted ? static_cast<BFloat16*>(product.h.data) : nullptr,
-                   product.h.stride},
-      .data = product.out.data,
-      .stride = product.out.stride,
-      .bias = static_cast<const float*>(product.bias),
-      .is_float = product.out.dtype == DType::kF32,
-      .accumulate = product.accumulate,
-      .is_gated = product.gated};
+  StreamNorm norm = {static_cast<const float*>(product.norm.weight), product.norm.epsilon};
+  if (norm.weight != nullptr && product.norm.wanted) {
+    norm.rows = static_cast<BFloat16*>(product.h.data);
+    norm.rows_stride = product.h.stride;
+  }
+  const ProductOut out = {.row_norm = norm,
+                          .data = product.out.data,
+                          .stride = product.out.stride,
+                          .bias = static_cast<const float*>(product.bias),
+                          .is_float = product.out.dtype == DType::kF32,
+                          .accumulate = product.accumulate,
+                          .is_gated = product.gated};
   LaunchStream<SkinnyKernel>(context, "SkinnyProduct", plan, ring, args, group, out);
 }
 
