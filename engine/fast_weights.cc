@@ -77,11 +77,10 @@ void FastWeightStep::ApplyWaiting(Stream& stream, const LayerWeights& weights, i
 
 void FastWeightStep::RunLayer(Stream& stream, const LayerWeights& weights, int64_t layer,
                               Matrix target, Matrix z, Matrix x) {
+  const ChunkRows rows = {target, pools_.ChunkTargetOffset(layer), z, pools_.ChunkZOffset(layer)};
   for (size_t i = 0; i < waves_.size(); ++i) {
     const auto wave = static_cast<int64_t>(i);
-    stream.DownProject(wave, layer, z, *weights.down, x);
-    stream.KeepRows(wave, target, pools_.ChunkTargetOffset(layer));
-    stream.KeepRows(wave, z, pools_.ChunkZOffset(layer));
+    stream.DownProjectAndKeep(wave, layer, rows, *weights.down, x);
     Update(stream, weights, layer, waves_[i].learnt, target, z);
   }
 }

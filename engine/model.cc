@@ -180,9 +180,11 @@ void Model::RunRepeated(const Pass& pass) {
   // tells such steps apart.
   stream_->Repeat(static_cast<uint64_t>(pass.n), [&] {
     RunLayers(pass);
-    const Matrix ends = s_.ends.Rows(0, pass.n);
-    FinalNorm(s_.x.Rows(0, pass.n), ends);
-    Draw(ends);
+    const Matrix logits = s_.logits.Rows(0, pass.n);
+    stream_->NormLinear(s_.x.Rows(0, pass.n),
+                        {weights_.final_norm.data(), config_.rms_norm_eps, /*wanted=*/true},
+                        *weights_.lm_head, /*bias=*/nullptr, s_.ends.Rows(0, pass.n), logits);
+    stream_->Sample(logits, s_.sampled.data);
   });
 }
 
@@ -233,12 +235,9 @@ void Model::RunMlp(const Pass& pass, int layer) {
   const Matrix x = s_.x.Rows(0, pass.n), h = s_.h.Rows(0, pass.n);
   const Matrix gate_up = s_.gate_up.Rows(0, pass.n), z = s_.z.Rows(0, pass.n);
   const int ttt = ttt_index_[static_cast<size_t>(layer)];
-  if (ttt >= 0 && Target(pass.n).data == h.data) {  // the normalised rows are wanted themselves
-    stream_->RmsNorm(x, w.post_norm.data(), config_.rms_norm_eps, h);
-    stream_->LinearSwiGlu(h, {}, *w.gate_up, /*h=*/{}, gate_up, z);
-  } else {
-    stream_->LinearSwiGlu(x, {w.post_norm.data(), config_.rms_norm_eps}, *w.gate_up, h, gate_up, z);
-  }
+  const bool learns_from_h = ttt >= 0 && Target(pass.n).data == h.data;
+  stream_->LinearSwiGlu(x, {w.post_norm.data(), config_.rms_norm_eps, learns_from_h}, *w.gate_up, h,
+                        gate_up, z);
   if (ttt < 0) {
     stream_->Linear(z, *w.down, /*bias=*/nullptr, /*accumulate=*/true, x);
   } else {

@@ -157,6 +157,16 @@ struct QkNorm {
 struct RowNorm {
   const void* weight = nullptr;  // device, float32 [cols]
   float epsilon = 0;
+  bool wanted = false;  // the normalised rows are wanted themselves, in the product's `h`
+};
+
+// The rows that a TTT layer learns from, and where KeepRows puts them within an open chunk's block:
+// row r of a segment goes to the byte offset + (chunk_offset + r) · row size.
+struct ChunkRows {
+  Matrix target;  // t [n, any]
+  int64_t target_offset_bytes = 0;
+  Matrix z;  // [n, any]
+  int64_t z_offset_bytes = 0;
 };
 
 // The parts of a TTT layer that make an update from a chunk's rows.
@@ -242,27 +252,29 @@ class Stream {
 
   // --- Several of these at once, which a device may fuse. Rounded as they are one after another,
   // or less often. Inputs stay as they are; `h` [n, d] and `gate_up` [n, 2 f] are scratch memory of
-  // the activation dtype, unspecified afterwards. No two of the matrices overlap. ---
+  // the activation dtype, unspecified afterwards but for an `h` that is wanted. No two overlap. ---
   // RotateAndStore, then Attention; `qkv` is unspecified afterwards.
   virtual void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
                                const KvLayer& kv, int64_t window, float scale, Matrix out) = 0;
-  // out = RmsNorm(x) Wᵀ + bias; x [n, d], out [n, out_features] in the activation dtype, bias
-  // float32 [out_features] or null.
+  // out = RmsNorm(x) Wᵀ + bias; x [n, d], out [n, out_features] as in Linear, bias float32
+  // [out_features] or null.
   virtual void NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight,
                           const void* bias, Matrix h, Matrix out) = 0;
   // z = silu(y W_gateᵀ) ⊙ (y W_upᵀ) with y = RmsNorm(x), or x itself without a norm. `weight`
   // [2 f, d]: W_gate above W_up; x [n, d], z [n, f]. `h` is not used without a norm.
   virtual void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
                             Matrix gate_up, Matrix z) = 0;
+  // DownProject of rows.z, then KeepRows.
+  virtual void DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                                  const PackedMatrix& w_down, Matrix y) = 0;
 
   // --- Fast weights. ---
   // y[r] += z[r] (W_down + ΔW)ᵀ for the rows of wave `wave`, ΔW being that of the `layer`-th TTT
   // layer; other waves' rows are left alone. z [n, f], y [n, d].
   virtual void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                            Matrix y) = 0;
-  // Puts the rows of wave `wave` that are kept into their open chunks' blocks: row r of a segment
-  // goes to the byte `offset_bytes` + (chunk_offset + r) · row size. rows [n, any].
-  virtual void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) = 0;
+  // Puts the rows of wave `wave` that are kept (ChunkSegment) into their open chunks' blocks.
+  virtual void KeepRows(int64_t wave, const ChunkRows& rows) = 0;
   // Applies the updates, of different sessions. results [updates.size()] is host memory, filled by
   // the next Synchronize.
   virtual void UpdateFastWeights(const FastWeightLayer& layer,

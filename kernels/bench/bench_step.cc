@@ -31,6 +31,14 @@ void BenchStep::SetDeltas(const std::vector<void*>& deltas) {
   waves_ = {segments_};
 }
 
+void BenchStep::SetKept(void* blocks, int64_t block_bytes) {
+  auto* block = static_cast<char*>(blocks);
+  for (ChunkSegment& segment : segments_) {
+    segment.kept = block;
+    block += block_bytes;
+  }
+}
+
 void BenchStep::SetSamples(const SamplingParams& params) {
   params_ = {params};
   for (int64_t i = 0; i < rows(); ++i) {

@@ -23,6 +23,9 @@ class BenchStep {
   int64_t pages() const { return pages_; }
   // ΔW of the TTT layers of each sequence, as many for each of them.
   void SetDeltas(const std::vector<void*>& deltas);
+  // After SetDeltas: the first sequence's rows begin the open chunk in `blocks`, the next one's the
+  // chunk `block_bytes` behind it, and so on.
+  void SetKept(void* blocks, int64_t block_bytes);
   // All rows draw with these parameters, which the step then owns.
   void SetSamples(const SamplingParams& params);
   RowBatch batch() const;

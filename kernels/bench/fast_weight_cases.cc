@@ -8,10 +8,12 @@
 namespace mneme {
 namespace {
 
-// One row of each of `sequences` sequences, each with a ΔW of its own.
-BenchCase DownProjectCase(const BenchShape& shape, int64_t sequences, BenchDevice& device) {
+// One row of each of `sequences` sequences, each with a ΔW of its own; `keeps`: and kept.
+BenchCase DownProjectCase(const BenchShape& shape, int64_t sequences, bool keeps,
+                          BenchDevice& device) {
   const int64_t d = shape.hidden, f = shape.intermediate;
-  BenchCase c{.kernel = "DownProject", .shape = absl::StrCat(sequences, " x ", d, " x ", f)};
+  BenchCase c{.kernel = keeps ? "DownProjectAndKeep" : "DownProject",
+              .shape = absl::StrCat(sequences, " x ", d, " x ", f)};
   c.flops = 4 * static_cast<double>(sequences * d * f);
   c.bytes = static_cast<double>(d * f) *
             static_cast<double>(device.weight_bytes() + sequences * device.delta_read_bytes());
@@ -25,12 +27,20 @@ BenchCase DownProjectCase(const BenchShape& shape, int64_t sequences, BenchDevic
     // The ΔW of the sets are the TTT layers of a model.
     auto step = std::make_shared<BenchStep>(n, 1, 0);
     step->SetDeltas(on.Deltas(d, f, 24, n * sets));
+    const int64_t row_bytes = (d + f) * on.activation_bytes();
+    if (keeps) step->SetKept(on.Allocate(n * row_bytes), row_bytes);
+    const ChunkRows rows = {on.Activations(n, d, 25), 0, z, d * on.activation_bytes()};
     BenchDevice* device_ptr = &on;
     return PreparedCase{
         .step = step,
         .run =
             [=](int set) {
-              device_ptr->stream().DownProject(0, set, z, *weights[static_cast<size_t>(set)], y);
+              const PackedMatrix& weight = *weights[static_cast<size_t>(set)];
+              if (keeps) {
+                device_ptr->stream().DownProjectAndKeep(0, set, rows, weight, y);
+              } else {
+                device_ptr->stream().DownProject(0, set, z, weight, y);
+              }
             },
         .result = [=] { return device_ptr->Read(y.Rows(0, std::min(n, kReferenceSequences))); }};
   };
@@ -77,7 +87,9 @@ BenchCase UpdateCase(const BenchShape& shape, int64_t sessions, BenchDevice& dev
 std::vector<BenchCase> FastWeightCases(const BenchShape& shape, BenchDevice& device) {
   std::vector<BenchCase> cases;
   for (const int64_t sequences : {1, 8, 64}) {
-    cases.push_back(DownProjectCase(shape, sequences, device));
+    for (const bool keeps : {false, true}) {
+      cases.push_back(DownProjectCase(shape, sequences, keeps, device));
+    }
   }
   for (const int64_t sessions : {1, 4}) cases.push_back(UpdateCase(shape, sessions, device));
   return cases;

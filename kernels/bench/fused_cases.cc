@@ -30,6 +30,10 @@ void NormLinearApart(Stream& stream, const FusedSet& s) {
 void LinearSwiGlu(Stream& stream, const FusedSet& s) {
   stream.LinearSwiGlu(s.x, s.norm, *s.weight, s.h, s.gate_up, s.z);
 }
+void LinearSwiGluWanting(Stream& stream, const FusedSet& s) {
+  stream.LinearSwiGlu(s.x, {s.norm.weight, s.norm.epsilon, /*wanted=*/true}, *s.weight, s.h,
+                      s.gate_up, s.z);
+}
 void LinearSwiGluApart(Stream& stream, const FusedSet& s) {
   stream.RmsNorm(s.x, s.norm.weight, s.norm.epsilon, s.h);
   stream.Linear(s.h, *s.weight, nullptr, false, s.gate_up);
@@ -97,6 +101,7 @@ std::vector<BenchCase> FusedCases(const BenchShape& shape, const BenchDevice& de
   const std::vector<FusedShape> shapes = {{"NormLinear qkv", NormLinear, d, 0, qkv},
                                           {"NormLinear apart", NormLinearApart, d, 0, qkv},
                                           {"LinearSwiGlu", LinearSwiGlu, d, f, 0},
+                                          {"LinearSwiGlu and h", LinearSwiGluWanting, d, f, 0},
                                           {"LinearSwiGlu apart", LinearSwiGluApart, d, f, 0},
                                           {"Mlp", Mlp, d, f, d},
                                           {"Mlp apart", MlpApart, d, f, d}};

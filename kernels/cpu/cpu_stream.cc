@@ -167,6 +167,12 @@ void CpuStream::LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& 
   SwiGlu(gate_up, z);
 }
 
+void CpuStream::DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                                   const PackedMatrix& w_down, Matrix y) {
+  DownProject(wave, layer, rows.z, w_down, y);
+  KeepRows(wave, rows);
+}
+
 absl::Span<const ChunkSegment> CpuStream::Wave(int64_t wave) const {
   return batch_.waves[static_cast<size_t>(wave)];
 }
@@ -176,18 +182,20 @@ void CpuStream::DownProject(int64_t wave, int64_t layer, Matrix z, const PackedM
   Do([&] { fast_weights_.DownProject(Wave(wave), layer, z, Packed(w_down), y); });
 }
 
-void CpuStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
+void CpuStream::KeepRows(int64_t wave, const ChunkRows& rows) {
   if (!status_.ok()) return;
-  const size_t row_bytes = BytesOfRow(rows);
   for (const ChunkSegment& segment : Wave(wave)) {
     if (segment.kept == nullptr) continue;
-    char* kept = static_cast<char*>(segment.kept) + offset_bytes +
-                 segment.chunk_offset * static_cast<int64_t>(row_bytes);
-    ForRows(segment.row_count, rows.cols, [=](int64_t row) {
-      std::memcpy(kept + row * static_cast<int64_t>(row_bytes),
-                  RowBytes(rows, segment.first_row + row), row_bytes);
-    });
+    Keep(segment, rows.target, rows.target_offset_bytes);
+    Keep(segment, rows.z, rows.z_offset_bytes);
   }
+}
+
+void CpuStream::Keep(const ChunkSegment& segment, Matrix rows, int64_t offset_bytes) {
+  const Matrix to = {static_cast<char*>(segment.kept) + offset_bytes, rows.dtype,
+                     segment.chunk_offset + segment.row_count, rows.cols, rows.cols};
+  CopyRows(rows.Rows(segment.first_row, segment.row_count),
+           to.Rows(segment.chunk_offset, segment.row_count));
 }
 
 void CpuStream::UpdateFastWeights(const FastWeightLayer& layer,

@@ -45,10 +45,12 @@ class CpuStream : public Stream {
                   Matrix h, Matrix out) override;
   void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
                     Matrix gate_up, Matrix z) override;
+  void DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                          const PackedMatrix& w_down, Matrix y) override;
 
   void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override;
-  void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override;
+  void KeepRows(int64_t wave, const ChunkRows& rows) override;
   void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
                          ChunkUpdateResult* results) override;
   void ReadDelta(const void* delta, Matrix out) override;
@@ -67,6 +69,8 @@ class CpuStream : public Stream {
   // Calls body(row) for `rows` rows of `cols` elements of work.
   void ForRows(int64_t rows, int64_t cols, const std::function<void(int64_t)>& body);
   absl::Span<const ChunkSegment> Wave(int64_t wave) const;
+  // Copies those of `rows` that are of `segment` into its chunk's block.
+  void Keep(const ChunkSegment& segment, Matrix rows, int64_t offset_bytes);
 
   int threads_;
   absl::Status status_;

@@ -314,9 +314,9 @@ void CudaStream::NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& w
                             const void* bias, Matrix h, Matrix out) {
   if (x.rows == 0 || !Ready()) return;
   MNEME_CHECK(x.dtype == options_.dtype && x.cols == weight.in_features() &&
-              out.cols == weight.out_features() && out.dtype == x.dtype);
+              out.cols == weight.out_features());
   const SkinnyProduct product = {
-      .x = x, .norm = norm, .weight = Packed(weight).data(), .bias = bias, .out = out};
+      .x = x, .norm = norm, .h = h, .weight = Packed(weight).data(), .bias = bias, .out = out};
   if (IsSkinny(product)) return RunSkinny(product, skinny_workspace_.get(), context_);
   RmsNorm(x, norm.weight, norm.epsilon, h);
   Multiply(h, product.weight, bias, /*accumulate=*/false, out);
@@ -328,7 +328,7 @@ void CudaStream::LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix&
   MNEME_CHECK(x.dtype == options_.dtype && x.cols == weight.in_features() &&
               gate_up.cols == weight.out_features() && gate_up.cols == 2 * z.cols);
   SkinnyProduct product = {
-      .x = x, .norm = norm, .weight = Packed(weight).data(), .gated = true, .out = z};
+      .x = x, .norm = norm, .h = h, .weight = Packed(weight).data(), .gated = true, .out = z};
   if (norm.weight != nullptr && !IsSkinny(product)) {
     RmsNorm(x, norm.weight, norm.epsilon, h);
     product.x = h;

@@ -78,10 +78,12 @@ class CudaStream : public Stream {
                   Matrix h, Matrix out) override;
   void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
                     Matrix gate_up, Matrix z) override;
+  void DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                          const PackedMatrix& w_down, Matrix y) override;
 
   void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override;
-  void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override;
+  void KeepRows(int64_t wave, const ChunkRows& rows) override;
   void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
                          ChunkUpdateResult* results) override;
   void ReadDelta(const void* delta, Matrix out) override;
@@ -125,6 +127,9 @@ class CudaStream : public Stream {
 
   // out = x Wᵀ + bias (+ out); `weight` [out_features, in_features], contiguous.
   void Multiply(Matrix x, const void* weight, const void* bias, bool accumulate, Matrix out);
+  // DownProject; true if the rows of `keep`, which may be null, were kept on the way.
+  bool Project(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down, Matrix y,
+               const ChunkRows* keep);
   // y += z W_downᵀ for the rows of a wave, those of long segments with ΔW merged into it.
   void MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaPackedMatrix& w_down,
                     Matrix y);

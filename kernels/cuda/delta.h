@@ -37,10 +37,11 @@ struct DeltaLayout {
 // bandwidth however few there are. z [n, f], y [n, d], both float32 or bf16. num_groups: the
 // wave's. Deterministic. Reads the step's groups and their ΔW before the kernel in front has ended.
 // `workspace`: DeltaWorkspaceBytes, zeroed once and left zeroed (arrival counters) or overwritten
-// (partial sums).
-void ApplyDeltas(const StepView* step, int64_t wave, int64_t num_groups, int64_t layer,
-                 const DeltaLayout& layout, Matrix z, Matrix y, void* workspace,
-                 const LaunchContext& context);
+// (partial sums). `keep`: rows for KeepRows to put where they belong, or null; true if that was
+// done on the way, as it is for few rows.
+bool ApplyDeltas(const StepView* step, int64_t wave, int64_t num_groups, int64_t layer,
+                 const DeltaLayout& layout, Matrix z, Matrix y, const ChunkRows* keep,
+                 void* workspace, const LaunchContext& context);
 int64_t DeltaWorkspaceBytes();
 
 // merged [d, f] = W_down + ΔW, in the dtype of `w_down` [d, f] (bf16 or float32).

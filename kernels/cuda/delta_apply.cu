@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/delta.h"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/row_units.cuh"
 #include "kernels/cuda/weight_stream.cuh"
 
 namespace mneme::cuda {
@@ -38,15 +39,23 @@ struct GroupRange {
 
 template <typename T>
 struct DeltaOut {
-  static constexpr bool kFused = false;
+  static constexpr bool kFused = false, kHasAside = true;
 
   GroupRange range;
   __nv_bfloat16* y;
   int64_t stride;
+  KeptRows kept;
 
   __device__ void operator()(const StreamGroup& group, int column, int row, float sum) const {
     __nv_bfloat16* out = y + (group.first_row + row) * stride + column;
     *out = FromFloat<__nv_bfloat16>(ToFloat(*out) + sum * range.Scale<T>(group, column));
+  }
+  // The i-th unit of what is kept.
+  __device__ bool Aside(int i) const {
+    const int row_units = static_cast<int>(kept.row_units(sizeof(uint4)));
+    if (i >= kept.rows * row_units) return false;
+    kept.Put<uint4>(i / row_units, i % row_units);
+    return true;
   }
 };
 
@@ -98,12 +107,14 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
 
 template <typename T>
 void LaunchStreamed(GroupRange range, int64_t num_groups, int per_launch, const Matrix& z,
-                    const Matrix& y, void* workspace, const LaunchContext& context) {
+                    const Matrix& y, const KeptRows& kept, void* workspace,
+                    const LaunchContext& context) {
   const StreamArgs args = MakeStreamArgs(y.cols, z, workspace);
   for (int64_t first = 0; first < num_groups; first += per_launch) {
     range.first = static_cast<int>(first);
     range.count = static_cast<int>(std::min<int64_t>(per_launch, num_groups - first));
-    const DeltaOut<T> out = {range, static_cast<__nv_bfloat16*>(y.data), y.stride};
+    const DeltaOut<T> out = {range, static_cast<__nv_bfloat16*>(y.data), y.stride,
+                             first == 0 ? kept : KeptRows{}};
     LaunchStream<ApplyDeltasKernel<T>>(context, "ApplyDeltas", args, out);
   }
 }
@@ -168,9 +179,9 @@ int GroupsPerLaunch(const DeltaLayout& layout, const Matrix& z, const Matrix& y)
 
 template <typename T>
 void Apply(const GroupRange& range, int64_t num_groups, int per_launch, const Matrix& z,
-           const Matrix& y, void* workspace, const LaunchContext& context) {
+           const Matrix& y, const KeptRows& kept, void* workspace, const LaunchContext& context) {
   if (per_launch > 0) {
-    LaunchStreamed<T>(range, num_groups, per_launch, z, y, workspace, context);
+    LaunchStreamed<T>(range, num_groups, per_launch, z, y, kept, workspace, context);
   } else if (z.dtype == DType::kBF16) {
     LaunchPlain<T, __nv_bfloat16>(range, num_groups, z, y, context);
   } else {
@@ -178,24 +189,44 @@ void Apply(const GroupRange& range, int64_t num_groups, int per_launch, const Ma
   }
 }
 
+// More rows than these are kept sooner by a kernel of their own.
+constexpr int64_t kMaxKeptRows = 64;
+
+// What a streamed launch can keep of `rows` on the way; no rows: nothing.
+KeptRows KeptOnTheWay(const StepView* step, int64_t wave, const ChunkRows* rows) {
+  if (rows == nullptr || rows->z.rows > kMaxKeptRows) return {};
+  const KeptRows kept = KeptRowsOf(step, wave, *rows);
+  const bool fits = kept.alignment_bits() % sizeof(uint4) == 0 &&
+                    kept.row_units(sizeof(uint4)) <= INT32_MAX / (2 * kMaxKeptRows);
+  return fits ? kept : KeptRows{};
+}
+
 }  // namespace
 
 int64_t DeltaWorkspaceBytes() { return kStreamWorkspaceBytes; }
 
-void ApplyDeltas(const StepView* step, int64_t wave, int64_t num_groups, int64_t layer,
-                 const DeltaLayout& layout, Matrix z, Matrix y, void* workspace,
-                 const LaunchContext& context) {
-  if (num_groups == 0 || y.cols == 0) return;
+bool ApplyDeltas(const StepView* step, int64_t wave, int64_t num_groups, int64_t layer,
+                 const DeltaLayout& layout, Matrix z, Matrix y, const ChunkRows* keep,
+                 void* workspace, const LaunchContext& context) {
+  if (num_groups == 0 || y.cols == 0) return false;
   const GroupRange range = {step, wave, layer, 0, 0, layout.read_offset(), layout.scale_offset()};
   const int per_launch = GroupsPerLaunch(layout, z, y);
+  const KeptRows kept = per_launch > 0 ? KeptOnTheWay(step, wave, keep) : KeptRows{};
+  const auto apply = [&](auto type) {
+    Apply<decltype(type)>(range, num_groups, per_launch, z, y, kept, workspace, context);
+  };
   switch (layout.read) {
     case DeltaType::kFloat32:
-      return Apply<float>(range, num_groups, per_launch, z, y, workspace, context);
+      apply(float{});
+      break;
     case DeltaType::kBFloat16:
-      return Apply<__nv_bfloat16>(range, num_groups, per_launch, z, y, workspace, context);
+      apply(__nv_bfloat16{});
+      break;
     case DeltaType::kFp8E4M3:
-      return Apply<__nv_fp8_e4m3>(range, num_groups, per_launch, z, y, workspace, context);
+      apply(__nv_fp8_e4m3{});
+      break;
   }
+  return kept.rows > 0;
 }
 
 }  // namespace mneme::cuda

@@ -30,9 +30,19 @@ DeltaLayout CudaStream::LayoutOf(int64_t d, int64_t f) const {
 
 void CudaStream::DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                              Matrix y) {
+  Project(wave, layer, z, w_down, y, /*keep=*/nullptr);
+}
+
+void CudaStream::DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                                    const PackedMatrix& w_down, Matrix y) {
+  if (!Project(wave, layer, rows.z, w_down, y, &rows)) KeepRows(wave, rows);
+}
+
+bool CudaStream::Project(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
+                         Matrix y, const ChunkRows* keep) {
   num_ttt_layers_ = std::max(num_ttt_layers_, layer + 1);
   last_down_ = {wave, layer, static_cast<const CudaPackedMatrix*>(&w_down)};
-  if (!StepReady()) return;
+  if (!StepReady()) return false;
   MNEME_CHECK(wave < static_cast<int64_t>(batch_.waves.size()));
   const auto& weight = static_cast<const CudaPackedMatrix&>(w_down);
   if (repeatable_) {
@@ -42,10 +52,10 @@ void CudaStream::DownProject(int64_t wave, int64_t layer, Matrix z, const Packed
   }
   // Layers that the step's arrays do not have are those of which no row has a ΔW.
   const WaveView& view = step_->host_view().waves[wave];
-  if (view.num_groups == 0 || layer >= view.num_layers) return;
-  ApplyDeltas(step_->device_view(), wave, view.num_groups, layer,
-              LayoutOf(weight.out_features(), weight.in_features()), z, y, delta_workspace_.get(),
-              context_);
+  if (view.num_groups == 0 || layer >= view.num_layers) return false;
+  return ApplyDeltas(step_->device_view(), wave, view.num_groups, layer,
+                     LayoutOf(weight.out_features(), weight.in_features()), z, y, keep,
+                     delta_workspace_.get(), context_);
 }
 
 void CudaStream::MultiplyWave(int64_t wave, int64_t layer, Matrix z, const CudaPackedMatrix& w_down,
@@ -99,14 +109,14 @@ DeltaMerge CudaStream::MergeAhead(absl::Span<const ChunkUpdate> updates) {
   return {};
 }
 
-void CudaStream::KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) {
+void CudaStream::KeepRows(int64_t wave, const ChunkRows& rows) {
   if (!StepReady()) return;
   MNEME_CHECK(wave < static_cast<int64_t>(batch_.waves.size()));
   const auto& segments = batch_.waves[static_cast<size_t>(wave)];
   const bool any = std::any_of(segments.begin(), segments.end(),
                                [](const ChunkSegment& segment) { return segment.kept != nullptr; });
   if (!any && !repeatable_) return;  // what is recorded must do for later steps
-  cuda::KeepRows(step_->device_view(), wave, rows, offset_bytes, context_);
+  cuda::KeepRows(step_->device_view(), wave, rows, context_);
 }
 
 void CudaStream::UpdateFastWeights(const FastWeightLayer& layer,

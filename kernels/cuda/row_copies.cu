@@ -1,5 +1,6 @@
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/row_units.cuh"
 #include "kernels/cuda/row_view.cuh"
 #include "kernels/cuda/rows.h"
 
@@ -8,7 +9,7 @@ namespace {
 
 constexpr int64_t kMaxThreads = 256;
 
-// Where rows come from and go to. Each route has From(row) and To(row); null: nowhere.
+// Where rows come from and go to. Each route has From(row) and To(row).
 struct Plain {
   const char* from;
   int64_t from_pitch;  // bytes
@@ -33,18 +34,6 @@ struct Embedded : Plain {
   }
 };
 
-struct Kept : Plain {
-  const StepView* step;
-  int64_t wave;
-  int64_t offset_bytes;
-
-  __device__ char* To(int64_t row) const {
-    const WaveView& view = step->waves[wave];
-    char* block = static_cast<char*>(view.kept[row]);
-    return block == nullptr ? nullptr : block + offset_bytes + view.kept_offset[row] * to_pitch;
-  }
-};
-
 // A unit of a row a thread, a row a block of the grid's first dimension. Bound by device memory.
 template <typename Unit, typename Route>
 __global__ void __launch_bounds__(kMaxThreads) MoveRows(Route route, int64_t units) {
@@ -52,43 +41,39 @@ __global__ void __launch_bounds__(kMaxThreads) MoveRows(Route route, int64_t uni
   WaitForPrior();
   const int64_t i = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
   if (i >= units) return;
-  char* to = route.To(blockIdx.x);
-  if (to == nullptr) return;
-  const char* from = route.From(blockIdx.x);
-  if (reinterpret_cast<uintptr_t>(to) % sizeof(Unit) == 0) {
-    reinterpret_cast<Unit*>(to)[i] = reinterpret_cast<const Unit*>(from)[i];
-    return;
-  }
-  // An address that only the device knows.
-  constexpr int kPieces = sizeof(Unit) / sizeof(uint16_t);
-  for (int64_t j = i * kPieces; j < (i + 1) * kPieces; ++j) {
-    reinterpret_cast<uint16_t*>(to)[j] = reinterpret_cast<const uint16_t*>(from)[j];
-  }
+  CopyUnit<Unit>(route.From(blockIdx.x), route.To(blockIdx.x), i);
 }
 
-template <typename Unit, typename Route>
-void MoveUnits(const Route& route, int64_t rows, int64_t row_bytes, const char* name,
-               const LaunchContext& context) {
-  const int64_t units = row_bytes / static_cast<int64_t>(sizeof(Unit));
-  const dim3 block = BlockFor(units, kMaxThreads);
-  Launch(context, name, MoveRows<Unit, Route>, GridFor(rows, units, block.x), block, 0, route,
-         units);
+// Likewise, of what open chunks keep.
+template <typename Unit>
+__global__ void __launch_bounds__(kMaxThreads) PutKept(const __grid_constant__ KeptRows kept) {
+  LetNextStart();
+  WaitForPrior();
+  const int64_t i = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
+  if (i < kept.row_units(sizeof(Unit))) kept.Put<Unit>(blockIdx.x, i);
 }
 
-// Moves rows by the largest unit that fits addresses and sizes.
+// Calls run(Unit{}) with the largest unit that divides addresses and sizes.
+template <typename Run>
+void WithUnit(uint64_t alignment_bits, const Run& run) {
+  if (alignment_bits % 16 == 0) return run(uint4{});
+  if (alignment_bits % 4 == 0) return run(uint32_t{});
+  run(uint16_t{});
+}
+
 template <typename Route>
 void Move(const Route& route, int64_t rows, int64_t row_bytes, const char* name,
           const LaunchContext& context) {
   const uint64_t bits = reinterpret_cast<uintptr_t>(route.from) |
                         reinterpret_cast<uintptr_t>(route.to) |
                         static_cast<uint64_t>(route.from_pitch | route.to_pitch | row_bytes);
-  if (bits % 16 == 0) return MoveUnits<uint4>(route, rows, row_bytes, name, context);
-  if (bits % 4 == 0) return MoveUnits<uint32_t>(route, rows, row_bytes, name, context);
-  MoveUnits<uint16_t>(route, rows, row_bytes, name, context);
+  WithUnit(bits, [&](auto unit) {
+    const int64_t units = row_bytes / static_cast<int64_t>(sizeof unit);
+    const dim3 block = BlockFor(units, kMaxThreads);
+    Launch(context, name, MoveRows<decltype(unit), Route>, GridFor(rows, units, block.x), block, 0,
+           route, units);
+  });
 }
-
-int64_t PitchOf(const Matrix& m) { return m.stride * SizeOf(m.dtype); }
-int64_t RowBytesOf(const Matrix& m) { return m.cols * SizeOf(m.dtype); }
 
 Plain Route(const Matrix& from, const Matrix& to) {
   return {static_cast<const char*>(from.data), PitchOf(from), static_cast<char*>(to.data),
@@ -144,11 +129,15 @@ void GatherRows(Matrix in, const int32_t* rows, Matrix out, const LaunchContext&
   Move(Gathered{Route(in, out), rows}, out.rows, RowBytesOf(out), "GatherRows", context);
 }
 
-void KeepRows(const StepView* step, int64_t wave, Matrix rows, int64_t offset_bytes,
+void KeepRows(const StepView* step, int64_t wave, const ChunkRows& rows,
               const LaunchContext& context) {
-  const int64_t row_bytes = RowBytesOf(rows);
-  const Plain route = {static_cast<const char*>(rows.data), PitchOf(rows), nullptr, row_bytes};
-  Move(Kept{route, step, wave, offset_bytes}, rows.rows, row_bytes, "KeepRows", context);
+  const KeptRows kept = KeptRowsOf(step, wave, rows);
+  WithUnit(kept.alignment_bits(), [&](auto unit) {
+    const int64_t units = kept.row_units(sizeof unit);
+    const dim3 block = BlockFor(units, kMaxThreads);
+    Launch(context, "KeepRows", PutKept<decltype(unit)>, GridFor(kept.rows, units, block.x), block,
+           0, kept);
+  });
 }
 
 }  // namespace mneme::cuda

@@ -24,7 +24,7 @@ void CopyRows(Matrix from, Matrix to, const LaunchContext& context);
 void GatherRows(Matrix in, const int32_t* rows, Matrix out, const LaunchContext& context);
 void TargetLogProbs(Matrix logits, const int32_t* targets, float* out,
                     const LaunchContext& context);
-void KeepRows(const StepView* step, int64_t wave, Matrix rows, int64_t offset_bytes,
+void KeepRows(const StepView* step, int64_t wave, const ChunkRows& rows,
               const LaunchContext& context);
 
 }  // namespace mneme::cuda

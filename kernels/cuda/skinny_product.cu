@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/row_math.cuh"
+#include "kernels/cuda/row_view.cuh"
 #include "kernels/cuda/weight_stream.cuh"
 
 namespace mneme::cuda {
@@ -17,7 +18,7 @@ constexpr int kHeadBytes = (static_cast<int>(sizeof(StreamShared)) + 127) / 128 
 
 // Where the sums of a product go.
 struct ProductOut {
-  static constexpr bool kFused = true;
+  static constexpr bool kFused = true, kHasAside = false;
 
   StreamNorm row_norm;
   void* data;
@@ -77,8 +78,8 @@ bool IsSkinny(const SkinnyProduct& product) {
   }
   const int k = static_cast<int>(x.cols), rows = static_cast<int>(x.rows);
   if (product.norm.weight != nullptr &&
-      (k > kMaxNormColumns || SliceColumns(k, rows) < k ||
-       reinterpret_cast<uintptr_t>(product.norm.weight) % 16 != 0)) {
+      (k > kMaxNormColumns || SliceColumns(k, rows) < k || !IsAligned16(product.norm.weight) ||
+       (product.norm.wanted && !HasAlignedRows(product.h)))) {
     return false;
   }
   return StreamFits(1, Columns(product), k, rows);
@@ -93,14 +94,18 @@ void RunSkinny(const SkinnyProduct& product, void* workspace, const LaunchContex
                      context.num_sms, product.gated);
   const StreamRing ring = MakeStreamRing(kHeadBytes, rows * plan.x_row_bytes, plan.tile_rows);
   const StreamGroup group = {static_cast<const char*>(product.weight), 0, rows};
-  const ProductOut out = {
-      .row_norm = {static_cast<const float*>(product.norm.weight), product.norm.epsilon},
-      .data = product.out.data,
-      .stride = product.out.stride,
-      .bias = static_cast<const float*>(product.bias),
-      .is_float = product.out.dtype == DType::kF32,
-      .accumulate = product.accumulate,
-      .is_gated = product.gated};
+  StreamNorm norm = {static_cast<const float*>(product.norm.weight), product.norm.epsilon};
+  if (norm.weight != nullptr && product.norm.wanted) {
+    norm.rows = static_cast<BFloat16*>(product.h.data);
+    norm.rows_stride = product.h.stride;
+  }
+  const ProductOut out = {.row_norm = norm,
+                          .data = product.out.data,
+                          .stride = product.out.stride,
+                          .bias = static_cast<const float*>(product.bias),
+                          .is_float = product.out.dtype == DType::kF32,
+                          .accumulate = product.accumulate,
+                          .is_gated = product.gated};
   LaunchStream<SkinnyKernel>(context, "SkinnyProduct", plan, ring, args, group, out);
 }
 

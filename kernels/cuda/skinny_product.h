@@ -18,6 +18,7 @@ inline constexpr int64_t kSkinnyRows = 8;
 struct SkinnyProduct {
   Matrix x;  // [rows, k]
   RowNorm norm;
+  Matrix h;  // bf16 [rows, k]: gets RMSNorm(x), if the norm says that it is wanted
   const void* weight = nullptr;  // [n, k] bf16, contiguous; n: out.cols, or twice that if gated
   const void* bias = nullptr;    // float32 [n] or null; none if gated
   bool accumulate = false;       // not if gated
@@ -26,7 +27,8 @@ struct SkinnyProduct {
 };
 
 // Whether RunSkinny takes `product`, its weight being aligned to 16 bytes: rows ≤ kSkinnyRows of
-// bf16, k a multiple of 8; with a norm, rows that fit a block's shared memory whole.
+// bf16, k a multiple of 8; with a norm, rows that fit a block's shared memory whole, and an `h` of
+// aligned rows, if it is wanted.
 bool IsSkinny(const SkinnyProduct& product);
 
 // Deterministic. Reads weights before the kernel in front has ended: no kernel writes them.

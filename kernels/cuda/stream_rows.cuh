@@ -22,7 +22,21 @@ namespace mneme::cuda {
 struct StreamNorm {
   const float* weight = nullptr;  // [k], aligned to 16 bytes; null: no norm
   float epsilon = 0;
+  __nv_bfloat16* rows = nullptr;  // where the normalised rows go as well; null: nowhere
+  int64_t rows_stride = 0;
 };
+
+// Eight columns of a row as RMSNorm gives them, rounded once; `factor`: 1 / rms(row).
+__device__ __forceinline__ void StoreNormedVector(const __nv_bfloat16* x, const float* weight,
+                                                  float factor, __nv_bfloat16* out) {
+  const Floats<8> weights = LoadFloats<8>(weight);
+  Vec16<__nv_bfloat16> values = LoadVec16(x);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    values.values[i] = FromFloat<__nv_bfloat16>(ToFloat(values.values[i]) * factor * weights.at[i]);
+  }
+  StoreVec16(out, values);
+}
 
 inline constexpr int kMaxNormColumns = 4096;
 

@@ -36,6 +36,8 @@ struct StreamArgs {
 //   norm(): StreamNorm, on the rows of x; only where k is not cut and there is one group;
 //   gated(): the weights are gates above equally many ups. A tile has the same rows of both, and
 //            StoreGated(row of the gates, row of x, gate, up) takes a thread's two sums.
+// If Out::kHasAside, the launch does something else besides, in parts: bool Aside(i) does the i-th,
+// or returns false beyond the last. It is for what the kernels in front have left.
 template <typename Out>
 struct StreamWork {
   const StreamPlan& plan;
@@ -48,6 +50,7 @@ struct StreamWork {
 struct StreamShared {
   uint64_t full[kMaxStages], empty[kMaxStages];
   uint64_t sums_full[kStorers], sums_empty[kStorers];
+  uint64_t squares_full;
   float4 sums[kStorers][kConsumers][32];  // one buffer for each storer
   float squares[kConsumers][kMaxXRows];   // of x, added up, for a norm
 };

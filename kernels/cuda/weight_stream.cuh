@@ -54,6 +54,7 @@ class WeightStream {
       Produce(work);
     } else if (warp_ < kProducers + kStorers) {
       WaitForPrior();
+      StoreNormed(work);
       Store(work);
     } else {
       Consume(work);
@@ -86,6 +87,7 @@ class WeightStream {
       InitBarrier(&shared_->sums_full[i], kConsumers);
       InitBarrier(&shared_->sums_empty[i], 1);
     }
+    InitBarrier(&shared_->squares_full, kConsumers);
     FenceBarrierInit();
   }
 
@@ -188,6 +190,7 @@ class WeightStream {
     ForEachTile(work, [&](const Segment& s, int tile) {
       const bool mine = cursor_.stage == storer;
       if (mine) {
+        DoAside(work);
         WaitParity(&shared_->sums_full[storer], cursor_.parity);
         float4 sum = sums[0][lane_];
         for (int i = 1; i < kConsumers; ++i) Add(sum, sums[i][lane_]);
@@ -197,6 +200,41 @@ class WeightStream {
       }
       cursor_.Advance(kStorers);
     });
+    while (DoAside(work)) {
+    }
+  }
+
+  // A storer's thread among those of all blocks.
+  __device__ int StorerThread() const {
+    return (blockIdx.x * kStorers + warp_ - kProducers) * 32 + lane_;
+  }
+  __device__ static int StorerThreads() { return gridDim.x * kStorers * 32; }
+
+  // The thread's next part of what the launch does besides; a part a tile, so that sums do not wait
+  // for it, and the rest at the end.
+  __device__ bool DoAside(const Work& work) {
+    if constexpr (Out::kHasAside) {
+      if (!work.out.Aside(StorerThread() + StorerThreads() * asides_)) return false;
+      ++asides_;
+      return true;
+    }
+    return false;
+  }
+
+  // Stores the normalised rows, if they are wanted: all blocks have them, each stores some.
+  __device__ void StoreNormed(const Work& work) const {
+    if constexpr (Out::kFused) {
+      const StreamNorm norm = work.out.norm();
+      if (norm.rows == nullptr) return;
+      WaitParity(&shared_->squares_full, 0);
+      const int row_vectors = work.args.k / 8;
+      for (int i = StorerThread(); i < work.groups[0].row_count * row_vectors;
+           i += StorerThreads()) {
+        const int row = i / row_vectors, column = i % row_vectors * 8;
+        StoreNormedVector(work.args.x + row * work.args.x_stride + column, norm.weight + column,
+                          RowFactor(work, row), norm.rows + row * norm.rows_stride + column);
+      }
+    }
   }
 
   // Until the next stage is free, and not too many are under way.
@@ -220,6 +258,7 @@ class WeightStream {
         const int row_count = work.groups[0].row_count;
         own.Load(work.args.x, work.args.x_stride, row_count, work.args.k);
         own.Scale(weights, row_count, work.args.k, shared_->squares[consumer]);
+        if (lane_ == 0) Arrive(&shared_->squares_full);
         return true;
       }
     }
@@ -348,6 +387,7 @@ class WeightStream {
   RingCursor sums_cursor_;  // consumers: of buffers of sums
   RingCursor landed_;       // producers: the next stage to be there
   int started_ = 0;         // producers: stages under way
+  int asides_ = 0;          // storers: parts done
 };
 
 }  // namespace mneme::cuda

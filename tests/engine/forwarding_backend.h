@@ -63,13 +63,15 @@ class ForwardingStream : public Stream {
                     Matrix gate_up, Matrix z) override {
     inner_->LinearSwiGlu(x, norm, weight, h, gate_up, z);
   }
+  void DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                          const PackedMatrix& w_down, Matrix y) override {
+    inner_->DownProjectAndKeep(wave, layer, rows, w_down, y);
+  }
   void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
                    Matrix y) override {
     inner_->DownProject(wave, layer, z, w_down, y);
   }
-  void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override {
-    inner_->KeepRows(wave, rows, offset_bytes);
-  }
+  void KeepRows(int64_t wave, const ChunkRows& rows) override { inner_->KeepRows(wave, rows); }
   void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
                          ChunkUpdateResult* results) override {
     inner_->UpdateFastWeights(layer, updates, results);

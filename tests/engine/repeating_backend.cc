@@ -66,15 +66,12 @@ class RepeatingStream final : public ForwardingStream {
     if (Note("ComputeRope", rope.inverse_frequencies.data(), out)) return;
     ForwardingStream::ComputeRope(rope, out);
   }
-  void RotateAndStore(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
-                      const KvLayer& kv) override {
-    if (Note("RotateAndStore", qkv, norm.q_weight, rope, kv.data, kv.group)) return;
-    ForwardingStream::RotateAndStore(qkv, shape, norm, rope, kv);
-  }
-  void Attention(Matrix qkv, const QkvShape& shape, const KvLayer& kv, int64_t window, float scale,
-                 Matrix out) override {
-    if (Note("Attention", qkv, kv.data, window, scale, out)) return;
-    ForwardingStream::Attention(qkv, shape, kv, window, scale, out);
+  void RotateAndAttend(Matrix qkv, const QkvShape& shape, const QkNorm& norm, Matrix rope,
+                       const KvLayer& kv, int64_t window, float scale, Matrix out) override {
+    if (Note("RotateAndAttend", qkv, norm.q_weight, rope, kv.data, kv.group, window, scale, out)) {
+      return;
+    }
+    ForwardingStream::RotateAndAttend(qkv, shape, norm, rope, kv, window, scale, out);
   }
   void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out) override {
     if (Note("RmsNorm", in, weight, epsilon, out)) return;
@@ -85,18 +82,23 @@ class RepeatingStream final : public ForwardingStream {
     if (Note("Linear", x, &weight, bias, accumulate, out)) return;
     ForwardingStream::Linear(x, weight, bias, accumulate, out);
   }
-  void SwiGlu(Matrix gate_up, Matrix z) override {
-    if (Note("SwiGlu", gate_up, z)) return;
-    ForwardingStream::SwiGlu(gate_up, z);
+  void NormLinear(Matrix x, const RowNorm& norm, const PackedMatrix& weight, const void* bias,
+                  Matrix h, Matrix out) override {
+    if (Note("NormLinear", x, norm.weight, norm.wanted, &weight, bias, h, out)) return;
+    ForwardingStream::NormLinear(x, norm, weight, bias, h, out);
   }
-  void DownProject(int64_t wave, int64_t layer, Matrix z, const PackedMatrix& w_down,
-                   Matrix y) override {
-    if (Note("DownProject", wave, layer, z, &w_down, y)) return;
-    ForwardingStream::DownProject(wave, layer, z, w_down, y);
+  void LinearSwiGlu(Matrix x, const RowNorm& norm, const PackedMatrix& weight, Matrix h,
+                    Matrix gate_up, Matrix z) override {
+    if (Note("LinearSwiGlu", x, norm.weight, norm.wanted, &weight, h, gate_up, z)) return;
+    ForwardingStream::LinearSwiGlu(x, norm, weight, h, gate_up, z);
   }
-  void KeepRows(int64_t wave, Matrix rows, int64_t offset_bytes) override {
-    if (Note("KeepRows", wave, rows, offset_bytes)) return;
-    ForwardingStream::KeepRows(wave, rows, offset_bytes);
+  void DownProjectAndKeep(int64_t wave, int64_t layer, const ChunkRows& rows,
+                          const PackedMatrix& w_down, Matrix y) override {
+    if (Note("DownProjectAndKeep", wave, layer, rows.target, rows.target_offset_bytes, rows.z,
+             rows.z_offset_bytes, &w_down, y)) {
+      return;
+    }
+    ForwardingStream::DownProjectAndKeep(wave, layer, rows, w_down, y);
   }
   void UpdateFastWeights(const FastWeightLayer& layer, absl::Span<const ChunkUpdate> updates,
                          ChunkUpdateResult* results) override {

@@ -19,7 +19,18 @@ class DownProjectTest : public BackendTest {
  protected:
   static constexpr int64_t kLayer = 1;  // of two; the other one's ΔW are null
 
-  // Runs the waves one after another and checks all rows after each.
+  // The open chunk that a segment's rows are kept in, if it has one.
+  struct Chunk {
+    DeviceBuffer block;
+    int64_t length = 0, offset = 0;  // rows of the chunk, and those before the segment's
+  };
+
+  // Of every third segment the rows are not kept.
+  static bool IsKept(size_t segment) { return segment % 3 != 1; }
+  // Whether one part of a chunk's block holds these rows where the segment's belong, or nothing.
+  void ExpectKept(const Chunk& chunk, int64_t offset_bytes, const Tensor& rows, bool kept);
+
+  // Runs the waves one after another and checks all rows after each, and what is kept of them.
   void Check(int64_t d, int64_t f, const std::vector<SequenceRows>& sequences,
              const std::vector<SegmentCase>& segments, int64_t num_deltas, int64_t padded_rows);
 };
@@ -41,6 +52,23 @@ Tensor RowLargest(const Tensor& a) {
   return out;
 }
 
+void DownProjectTest::ExpectKept(const Chunk& chunk, int64_t offset_bytes, const Tensor& rows,
+                                 bool kept) {
+  const Tensor held = Read({static_cast<char*>(chunk.block.data()) + offset_bytes,
+                            backend_->activation_dtype(), chunk.length, rows.cols, rows.cols});
+  for (int64_t i = 0; i < chunk.length; ++i) {
+    const int64_t row = i - chunk.offset;
+    const bool has = kept && row >= 0 && row < rows.rows;
+    for (int64_t j = 0; j < rows.cols; ++j) {
+      if (has) {
+        ASSERT_EQ(held.at(i, j), rows.at(row, j)) << "at [" << i << ", " << j << "]";
+      } else {
+        ASSERT_TRUE(std::isnan(held.at(i, j))) << "at [" << i << ", " << j << "]";
+      }
+    }
+  }
+}
+
 void DownProjectTest::Check(int64_t d, int64_t f, const std::vector<SequenceRows>& sequences,
                             const std::vector<SegmentCase>& segments, int64_t num_deltas,
                             int64_t padded_rows) {
@@ -49,6 +77,13 @@ void DownProjectTest::Check(int64_t d, int64_t f, const std::vector<SequenceRows
   Tensor y = RandomActivations(padded_rows, d);
   const auto packed = Pack(w);
   const DeviceMatrix zs = UploadActivations(z, f + 8), ys = UploadActivations(y);
+  const Tensor target = RandomActivations(padded_rows, d);
+  const DeviceMatrix targets = UploadActivations(target, d + 8);
+  // Blocks in which rows begin at multiples of 16 bytes, and others.
+  const int64_t before = f % 64 == 0 ? 8 : 16;
+  const int64_t length = padded_rows + 3, activation_bytes = SizeOf(zs.view.dtype);
+  const ChunkRows rows = {targets.view, before, zs.view, before + length * d * activation_bytes};
+  std::vector<Chunk> chunks;
   std::vector<TestDelta> deltas;
   std::vector<std::vector<const void*>> layers;  // of each ΔW: null, itself
   for (int64_t i = 0; i < num_deltas; ++i) {
@@ -62,6 +97,10 @@ void DownProjectTest::Check(int64_t d, int64_t f, const std::vector<SequenceRows
     waves.resize(std::max(waves.size(), static_cast<size_t>(s.wave + 1)));
     ChunkSegment segment{.first_row = s.first_row, .row_count = s.row_count};
     if (s.delta >= -1) segment.deltas = s.delta < 0 ? nulls : layers[static_cast<size_t>(s.delta)];
+    chunks.push_back({PoisonedBytes(before + length * (d + f) * activation_bytes), length,
+                      static_cast<int64_t>(chunks.size() % 4)});
+    if (IsKept(chunks.size() - 1)) segment.kept = chunks.back().block.data();
+    segment.chunk_offset = chunks.back().offset;
     waves[static_cast<size_t>(s.wave)].push_back(segment);
     n += s.row_count;
   }
@@ -74,26 +113,26 @@ void DownProjectTest::Check(int64_t d, int64_t f, const std::vector<SequenceRows
 
   for (int64_t wave = 0; wave < static_cast<int64_t>(waves.size()); ++wave) {
     SCOPED_TRACE(testing::Message() << "wave " << wave);
-    stream_->DownProject(wave, kLayer, zs.view, *packed, ys.view);
+    stream_->DownProjectAndKeep(wave, kLayer, rows, *packed, ys.view);
     const Tensor after = Read(ys.view);
     Tensor changes(n, 1);
     for (const SegmentCase& s : segments) {
       if (s.wave != wave) continue;
       for (int64_t i = 0; i < s.row_count; ++i) changes.at(s.first_row + i, 0) = 1;
-      const Tensor rows = z.Rows(s.first_row, s.row_count);
+      const Tensor in = z.Rows(s.first_row, s.row_count);
       const Tensor delta = s.delta < 0 ? Tensor(d, f) : deltas[static_cast<size_t>(s.delta)].values;
-      const Tensor base = reference::Linear(rows, w);
-      const Tensor product = reference::Linear(rows, Sum(w, delta));
+      const Tensor base = reference::Linear(in, w);
+      const Tensor product = reference::Linear(in, Sum(w, delta));
       const Tensor magnitude =
-          Sum(reference::LinearMagnitude(rows, w), reference::LinearMagnitude(rows, delta));
+          Sum(reference::LinearMagnitude(in, w), reference::LinearMagnitude(in, delta));
       // Every weight's rounding error is one of its own: they add up as roots of squares, and four
       // times as much at the largest error each is far out. ΔW is read as DeltaReadRoundoff says,
       // in fp8 with steps of 2⁻¹⁷ of its row's largest element at least; many rows are multiplied
       // by W + ΔW in W's dtype, and W's product sees inputs of that dtype.
-      const Tensor read = reference::LinearSpread(rows, delta);
-      const Tensor steps = reference::LinearSpread(rows, RowLargest(delta));
-      const Tensor merged = reference::LinearSpread(rows, Sum(w, delta));
-      const Tensor inputs = reference::LinearSpread(rows, w);
+      const Tensor read = reference::LinearSpread(in, delta);
+      const Tensor steps = reference::LinearSpread(in, RowLargest(delta));
+      const Tensor merged = reference::LinearSpread(in, Sum(w, delta));
+      const Tensor inputs = reference::LinearSpread(in, w);
       for (int64_t i = 0; i < s.row_count; ++i) {
         const int64_t row = s.first_row + i;
         for (int64_t j = 0; j < d; ++j) {
@@ -112,6 +151,13 @@ void DownProjectTest::Check(int64_t d, int64_t f, const std::vector<SequenceRows
     }
     for (int64_t row = 0; row < n; ++row) {
       if (changes.at(row, 0) == 0) ExpectNear(after.Rows(row, 1), y.Rows(row, 1), 0);
+    }
+    for (size_t i = 0; i < segments.size(); ++i) {
+      SCOPED_TRACE(testing::Message() << "segment " << i);
+      const SegmentCase& s = segments[i];
+      const bool kept = IsKept(i) && s.wave <= wave;
+      ExpectKept(chunks[i], rows.target_offset_bytes, target.Rows(s.first_row, s.row_count), kept);
+      ExpectKept(chunks[i], rows.z_offset_bytes, z.Rows(s.first_row, s.row_count), kept);
     }
     y = after;
   }

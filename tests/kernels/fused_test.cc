@@ -25,7 +25,9 @@ class FusedTest : public BackendTest {
   struct Norm {
     Tensor values;
     DeviceMatrix device;
-    RowNorm row_norm() const { return {device.view.data, static_cast<float>(kEpsilon)}; }
+    RowNorm row_norm(bool wanted = false) const {
+      return {device.view.data, static_cast<float>(kEpsilon), wanted};
+    }
   };
 
   Norm RandomNorm(int64_t cols) {
@@ -37,6 +39,8 @@ class FusedTest : public BackendTest {
   // y Wᵀ. Each y, if it is a norm's, and each input is rounded independently; sums are in float32.
   Expected Product(const Tensor& y, const Tensor& weight, bool normed) const;
   Expected SwiGlu(const Expected& gate_up) const;
+  // Whether `h` has what was wanted: RmsNorm(x).
+  void ExpectNormed(const DeviceMatrix& h, const Tensor& y);
   static void ExpectWithin(const Tensor& actual, const Expected& expected);
 
   void CheckNormLinear(const Shape& shape, bool with_bias);
@@ -93,14 +97,18 @@ void FusedTest::ExpectWithin(const Tensor& actual, const Expected& expected) {
   }
 }
 
+void FusedTest::ExpectNormed(const DeviceMatrix& h, const Tensor& y) {
+  ExpectActivations(Read(h.view), y, 8 * kElementTolerance);
+}
+
 void FusedTest::CheckNormLinear(const Shape& s, bool with_bias) {
   SCOPED_TRACE(testing::Message() << s.rows << " rows, " << s.in << " to " << s.out << ", bias "
                                   << with_bias << ", gap " << s.gap);
   const Tensor x = RandomRows(s.rows, s.in);
   const Norm norm = RandomNorm(s.in);
   const Tensor weight = Random(s.out, s.in, DType::kBF16), bias = Random(1, s.out);
-  Expected expected =
-      Product(reference::RmsNorm(x, norm.values, kEpsilon), weight, /*normed=*/true);
+  const Tensor y = reference::RmsNorm(x, norm.values, kEpsilon);
+  Expected expected = Product(y, weight, /*normed=*/true);
   for (int64_t i = 0; with_bias && i < s.rows; ++i) {
     for (int64_t j = 0; j < s.out; ++j) {
       expected.values.at(i, j) += bias.at(0, j);
@@ -110,11 +118,17 @@ void FusedTest::CheckNormLinear(const Shape& s, bool with_bias) {
   }
   const auto packed = Pack(weight);
   const DeviceMatrix in = UploadActivations(x, s.in + s.gap), biases = Upload(bias, DType::kF32);
-  const DeviceMatrix h = PoisonedActivations(s.rows, s.in);
+  const void* const bias_data = with_bias ? biases.view.data : nullptr;
+  const DeviceMatrix h = PoisonedActivations(s.rows, s.in, s.in + s.gap);
   const DeviceMatrix out = PoisonedActivations(s.rows, s.out, s.out + s.gap);
-  stream_->NormLinear(in.view, norm.row_norm(), *packed, with_bias ? biases.view.data : nullptr,
-                      h.view, out.view);
+  stream_->NormLinear(in.view, norm.row_norm(), *packed, bias_data, h.view, out.view);
   ExpectWithin(Read(out.view), expected);
+  // As of logits and the last hidden state.
+  const DeviceMatrix wide = Poisoned(s.rows, s.out, DType::kF32, s.out + s.gap);
+  stream_->NormLinear(in.view, norm.row_norm(/*wanted=*/true), *packed, bias_data, h.view,
+                      wide.view);
+  ExpectWithin(Read(wide.view), expected);
+  ExpectNormed(h, y);
   ExpectNear(Read(in.view), x, 0);
 }
 
@@ -129,12 +143,16 @@ void FusedTest::CheckLinearSwiGlu(const Shape& s, bool normed) {
   const Expected expected = SwiGlu(Product(y, weight, normed));
   const auto packed = Pack(weight);
   const DeviceMatrix in = UploadActivations(x, s.in + s.gap);
-  const DeviceMatrix h = PoisonedActivations(s.rows, s.in);
+  const DeviceMatrix h = PoisonedActivations(s.rows, s.in, s.in + s.gap);
   const DeviceMatrix gate_up = PoisonedActivations(s.rows, 2 * s.out);
-  const DeviceMatrix z = PoisonedActivations(s.rows, s.out, s.out + s.gap);
-  stream_->LinearSwiGlu(in.view, normed ? norm.row_norm() : RowNorm{}, *packed, h.view,
-                        gate_up.view, z.view);
-  ExpectWithin(Read(z.view), expected);
+  for (const bool wanted : {false, true}) {
+    if (wanted && !normed) continue;
+    const DeviceMatrix z = PoisonedActivations(s.rows, s.out, s.out + s.gap);
+    stream_->LinearSwiGlu(in.view, normed ? norm.row_norm(wanted) : RowNorm{}, *packed, h.view,
+                          gate_up.view, z.view);
+    ExpectWithin(Read(z.view), expected);
+    if (wanted) ExpectNormed(h, y);
+  }
   ExpectNear(Read(in.view), x, 0);
 }
 
@@ -248,9 +266,11 @@ TEST_P(FusedTest, RepeatedStepsSeeTheirOwnRows) {
       stream_->Repeat(static_cast<uint64_t>(1000 + sequences), [&] {
         stream_->NormLinear(in.view, norm.row_norm(), *packed, nullptr, h.view, gate_up.view);
         stream_->CopyRows(gate_up.view.Columns(0, kOut), z.view);  // a write that must not last
-        stream_->LinearSwiGlu(in.view, norm.row_norm(), *packed, h.view, gate_up.view, z.view);
+        stream_->LinearSwiGlu(in.view, norm.row_norm(/*wanted=*/true), *packed, h.view,
+                              gate_up.view, z.view);
       });
       const Tensor y = reference::RmsNorm(x, norm.values, kEpsilon);
+      ExpectNormed(h, y);
       ExpectWithin(Read(z.view), SwiGlu(Product(y, weight, /*normed=*/true)));
     }
   }

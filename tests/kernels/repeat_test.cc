@@ -152,17 +152,16 @@ void RepeatTest::RunLayer(const State& s, int64_t n) {
   stream_->NormLinear(rows(s.x), {norm_.view.data, 1e-6f}, *qkv_, nullptr, rows(s.h), rows(s.qkv));
   stream_->RotateAndAttend(rows(s.qkv), kShape, {}, rows(s.rope), kv, 0, 0.25f, rows(s.attended));
   stream_->Linear(rows(s.attended), *o_, nullptr, true, rows(s.x));
-  stream_->RmsNorm(rows(s.x), norm_.view.data, 1e-6f, rows(s.h));
-  stream_->LinearSwiGlu(rows(s.h), {}, *gate_up_, {}, rows(s.gate_up), rows(s.z));
-  stream_->KeepRows(0, rows(s.h), 0);
-  stream_->KeepRows(0, rows(s.z), kChunk * RowBytes(kHidden));
-  stream_->DownProject(0, 0, rows(s.z), *down_, rows(s.x));
+  stream_->LinearSwiGlu(rows(s.x), {norm_.view.data, 1e-6f, /*wanted=*/true}, *gate_up_, rows(s.h),
+                        rows(s.gate_up), rows(s.z));
+  stream_->DownProjectAndKeep(0, 0, {rows(s.h), 0, rows(s.z), kChunk * RowBytes(kHidden)}, *down_,
+                              rows(s.x));
 }
 
 void RepeatTest::RunEnds(const State& s, int64_t n) {
   const auto rows = [&](const DeviceMatrix& m) { return m.view.Rows(0, n); };
-  stream_->RmsNorm(rows(s.x), norm_.view.data, 1e-6f, rows(s.h));
-  stream_->Linear(rows(s.h), *head_, nullptr, false, rows(s.logits));
+  stream_->NormLinear(rows(s.x), {norm_.view.data, 1e-6f}, *head_, nullptr, rows(s.h),
+                      rows(s.logits));
   stream_->CopyRows(rows(s.logits), rows(s.logits_read));
   stream_->Sample(rows(s.logits), s.sampled.data());
 }

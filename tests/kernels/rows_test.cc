@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "tests/kernels/backend_fixture.h"
 
@@ -126,13 +127,18 @@ TEST_P(RowsTest, KeepRowsPutsTheRowsOfAWaveIntoTheirChunks) {
   constexpr int64_t kChunk = 8, kBefore = 48;
   const std::vector<int32_t> tokens(9);
   const std::vector<SequenceRows> sequences = {{0, 5, 5, {}}, {5, 1, 0, {}}, {6, 3, 4, {}}};
-  for (const int64_t cols : {7, 64}) {
-    const Tensor values = RandomActivations(10, cols);
-    const DeviceMatrix rows = UploadActivations(values, cols + 8);
-    const DType dtype = rows.view.dtype;
+  const std::pair<int64_t, int64_t> widths[] = {{7, 64}, {64, 7}, {64, 24}, {520, 1304}, {1, 1}};
+  for (const auto& [target_cols, z_cols] : widths) {
+    SCOPED_TRACE(testing::Message() << target_cols << " and " << z_cols << " columns");
+    const Tensor target = RandomActivations(10, target_cols), z = RandomActivations(10, z_cols);
+    const DeviceMatrix targets = UploadActivations(target, target_cols + 8);
+    const DeviceMatrix zs = UploadActivations(z, z_cols + 8);
+    const DType dtype = zs.view.dtype;
+    const int64_t z_offset = kBefore + kChunk * target_cols * SizeOf(dtype);
+    const ChunkRows rows = {targets.view, kBefore, zs.view, z_offset};
     std::vector<DeviceBuffer> blocks;
     for (int i = 0; i < 3; ++i) {
-      blocks.push_back(PoisonedBytes(kBefore + kChunk * cols * SizeOf(dtype) + kBefore));
+      blocks.push_back(PoisonedBytes(z_offset + kChunk * z_cols * SizeOf(dtype) + kBefore));
     }
     const std::vector<ChunkSegment> first = {
         {0, 3, {}, nullptr, 5}, {5, 1, {}, blocks[1].data(), 7}, {6, 3, {}, blocks[2].data(), 4}};
@@ -140,23 +146,27 @@ TEST_P(RowsTest, KeepRowsPutsTheRowsOfAWaveIntoTheirChunks) {
     const std::vector<absl::Span<const ChunkSegment>> waves = {first, second};
     stream_->BeginStep(
         {.token_ids = tokens, .sequences = sequences, .padded_rows = 10, .waves = waves});
-    const auto kept = [&](size_t block) {
-      return Read({static_cast<char*>(blocks[block].data()) + kBefore, dtype, kChunk, cols, cols});
-    };
     const auto expect_kept = [&](size_t block, int64_t offset, int64_t count, int64_t row) {
-      const Tensor chunk = kept(block);
-      ExpectNear(chunk.Rows(offset, count), values.Rows(row, count), 0);
-      for (int64_t i = 0; i < kChunk; ++i) {
-        EXPECT_EQ(std::isnan(chunk.at(i, 0)), i < offset || i >= offset + count) << "row " << i;
-      }
+      char* const data = static_cast<char*>(blocks[block].data());
+      const auto expect = [&](int64_t offset_bytes, const Tensor& values) {
+        const int64_t cols = values.cols;
+        const Tensor chunk = Read({data + offset_bytes, dtype, kChunk, cols, cols});
+        ExpectNear(chunk.Rows(offset, count), values.Rows(row, count), 0);
+        for (int64_t i = 0; i < kChunk; ++i) {
+          EXPECT_EQ(std::isnan(chunk.at(i, 0)), i < offset || i >= offset + count) << "row " << i;
+        }
+      };
+      expect(kBefore, target);
+      expect(z_offset, z);
     };
-    stream_->KeepRows(0, rows.view, kBefore);
-    for (const double x : kept(0).values) EXPECT_TRUE(std::isnan(x));
+    stream_->KeepRows(0, rows);
+    expect_kept(0, 0, 0, 0);
     expect_kept(1, 7, 1, 5);
     expect_kept(2, 4, 3, 6);
-    stream_->KeepRows(1, rows.view, kBefore);
+    stream_->KeepRows(1, rows);
     expect_kept(0, 0, 2, 3);
     expect_kept(1, 7, 1, 5);
+    expect_kept(2, 4, 3, 6);
   }
 }
 
