@@ -57,6 +57,7 @@ void EngineClient::Open() {
 
 void EngineClient::React() {
   while (const std::optional<RequestEvent> event = channel_->PopEvent()) {
+    if (const auto* token = std::get_if<GeneratedToken>(&*event)) tokens_.push_back(token->id);
     if (const auto* end = std::get_if<RequestEnd>(&*event)) ended_.set_value(end->status);
   }
 }

@@ -54,6 +54,8 @@ class EngineClient : public std::enable_shared_from_this<EngineClient> {
                                               std::vector<InputPiece> pieces);
 
   void Cancel() { channel_->Cancel(absl::CancelledError("enough")); }
+  // What it generated; once it has ended.
+  const std::vector<int32_t>& tokens() const { return tokens_; }
   // Of these, one, once.
   absl::Status Await() { return end().get(); }
   std::future<absl::Status> end() { return ended_.get_future(); }
@@ -65,6 +67,7 @@ class EngineClient : public std::enable_shared_from_this<EngineClient> {
   void React();
 
   std::shared_ptr<RequestChannel> channel_;
+  std::vector<int32_t> tokens_;
   std::promise<absl::Status> ended_;
 };
 

@@ -1,24 +1,16 @@
 #include "bench/report.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/check.h"
 #include "base/version.h"
+#include "bench/median.h"
 
 namespace mneme {
 namespace {
 
 using nlohmann::ordered_json;
-
-double Median(std::vector<double> values) {
-  MNEME_CHECK(!values.empty());
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
 
 template <typename Figure>
 double MedianOf(const std::vector<Sample>& samples, const Figure& figure) {

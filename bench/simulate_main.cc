@@ -1,12 +1,11 @@
 // mneme-simulate: the scheduler's policy on a million requests, in virtual time.
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
 
 #include "base/version.h"
+#include "bench/progress.h"
 #include "bench/simulation.h"
 
 namespace mneme {
@@ -48,16 +47,6 @@ void AddFlags(CLI::App& app, Arguments& arguments) {
   app.add_option("--json", arguments.json_file, "Write the figures here, too");
 }
 
-// A bar on a terminal; elsewhere nothing.
-void ShowProgress(const SimulationOptions& options, double share) {
-  if (!isatty(STDERR_FILENO)) return;
-  constexpr int kWidth = 40;
-  const auto filled = static_cast<size_t>(share * kWidth);
-  std::cerr << "\r\x1b[K" << options.scenario << ", " << options.policy << " ["
-            << std::string(filled, '#') << std::string(kWidth - filled, ' ') << "] "
-            << static_cast<int>(share * 100) << " %" << std::flush;
-}
-
 int Run(Arguments& arguments) {
   SimulationOptions& options = arguments.options;
   options.device = *FindProfile(arguments.device);
@@ -67,11 +56,12 @@ int Run(Arguments& arguments) {
     for (const std::string& policy : arguments.policies) {
       options.scenario = scenario;
       options.policy = policy;
-      reports.push_back(
-          Simulate(options, [&options](double share) { ShowProgress(options, share); }));
+      reports.push_back(Simulate(options, [label = scenario + ", " + policy](double share) {
+        ShowProgress(label, share);
+      }));
     }
   }
-  if (isatty(STDERR_FILENO)) std::cerr << "\r\x1b[K";
+  EndProgress();
   std::cout << SimulationText(reports);
   if (arguments.json_file.empty()) return 0;
   std::ofstream file(arguments.json_file);

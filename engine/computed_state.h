@@ -4,7 +4,6 @@
 // The state computed from a session's log, and how steps advance it.
 
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 #include "engine/sequence_step.h"
@@ -86,7 +85,7 @@ class ComputedState {
   const int64_t chunk_;  // C; 0 without TTT
   int64_t computed_ = 0;
   HiddenRow last_hidden_;
-  std::deque<WaitingUpdate> waiting_;
+  std::vector<WaitingUpdate> waiting_;
   UpdateLog update_log_;
   SessionCache cache_;
 };

@@ -24,7 +24,7 @@ std::shared_ptr<RequestRecord> RequestRecords::Find(const std::string& id) const
 
 void RequestRecords::Add(std::shared_ptr<RequestRecord> record) {
   records_.push_back(std::move(record));
-  if (records_.size() > kMaxRecords) records_.pop_front();
+  if (records_.size() > kMaxRecords) records_.erase(records_.begin());
 }
 
 void RequestRecords::ForgetBehind(int64_t position) {

@@ -4,7 +4,6 @@
 // What a session remembers of its requests, so that a retry is recognised (DESIGN §2.6).
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,7 +53,7 @@ class RequestRecords {
   int64_t size_bytes() const;
 
  private:
-  std::deque<std::shared_ptr<RequestRecord>> records_;  // oldest first
+  std::vector<std::shared_ptr<RequestRecord>> records_;  // oldest first
 };
 
 }  // namespace mneme

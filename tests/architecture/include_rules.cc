@@ -22,7 +22,7 @@ const std::map<std::string, Names>& Rooms() {
       {"server", {"base", "storage", "kernels", "engine", "proto"}},
       {"client", {"base", "proto"}},
       {"loadtest", {"base", "proto"}},
-      {"bench", {"base", "kernels", "engine"}},
+      {"bench", {"base", "storage", "kernels", "engine"}},
       {"tests",
        {"base", "proto", "storage", "kernels", "engine", "server", "client", "loadtest", "bench"}},
   };
