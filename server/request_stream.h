@@ -4,10 +4,12 @@
 // The part that Append and Generate share: one request's events on their way from the engine to the
 // client's stream.
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +17,8 @@
 #include <variant>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/channel.h"
 #include "engine/error.h"
 #include "server/auth.h"
@@ -119,6 +123,7 @@ class RequestStream : public Reactor,
         break;
       case Mark::kOk:
         writing_ = false;
+        ++writes_done_;
         break;
       case Mark::kFailed:
         writing_ = false;
@@ -126,16 +131,33 @@ class RequestStream : public Reactor,
     }
     while (submitted_ && !writing_ && !finished_ && NextEvent()) {
     }
-    if (submitted_ && writing_ && !client_lost_) CutOff();
+    if (submitted_ && writing_ && !client_lost_) WatchReader();
   }
 
-  // Ends the call of a client for whose reading the engine waits no longer: the write in flight
-  // would last as long as the client likes.
-  void CutOff() {
+  // Behind the request's end the engine watches the client's reading no longer, and the write in
+  // flight would last as long as the client likes.
+  void WatchReader() {
     const std::optional<absl::Status> end = channel_->end();
-    if (!end || end->ok() || GetErrorInfo(*end).reason != ErrorReason::kSlowReader) return;
-    client_lost_ = true;
-    call_.TryCancel();  // the write fails, and the rest of the events are taken to the end
+    if (!end) return;
+    const bool was_slow = !end->ok() && GetErrorInfo(*end).reason == ErrorReason::kSlowReader;
+    const bool is_time = alarm_mark_.exchange(false, std::memory_order_acquire);
+    if (was_slow || (is_time && writes_done_ == watched_)) {
+      client_lost_ = true;
+      call_.TryCancel();  // the write fails, and the rest of the events are taken to the end
+    } else if (is_time || !watched_) {
+      SetAlarm();
+    }
+  }
+
+  void SetAlarm() {
+    watched_ = writes_done_;
+    const absl::Duration limit = context_.engine.options().slow_reader_limit;
+    alarm_.Set(absl::ToChronoTime(absl::Now() + limit), [weak = this->weak_from_this()](bool) {
+      const auto stream = weak.lock();
+      if (stream == nullptr) return;
+      stream->alarm_mark_.store(true, std::memory_order_release);
+      stream->Wake();
+    });
   }
 
   // The call was cancelled, its deadline passed or its connection broke: nobody reads any more.
@@ -175,10 +197,14 @@ class RequestStream : public Reactor,
 
   std::atomic<Mark> write_mark_ = Mark::kNone;
   std::atomic<bool> cancel_mark_ = false;
+  std::atomic<bool> alarm_mark_ = false;
 
   // The step's own.
   Response message_;  // that is being written
   bool writing_ = false;
+  int64_t writes_done_ = 0;
+  std::optional<int64_t> watched_;  // writes_done_ when the alarm was set
+  grpc::Alarm alarm_;               // set behind the request's end
   bool submitted_ = false;
   bool aborted_ = false;
   bool client_lost_ = false;

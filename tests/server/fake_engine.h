@@ -69,13 +69,13 @@ class FakeEngine final : public Engine {
   void SetFailureCallback(std::function<void(absl::Status)> on_failure) override;
 
   GenerationDefaults defaults_;
+  EngineOptions options_;
 
  private:
   void Accept(AcceptedRequest request);
   absl::StatusOr<SessionInfo*> Find(const SessionKey& key);
 
   ModelConfig config_;
-  EngineOptions options_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

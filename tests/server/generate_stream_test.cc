@@ -167,6 +167,19 @@ TEST_F(GenerateStreamTest, AReaderThatIsCutOffForItsSlownessHoldsNoCall) {
   EXPECT_TRUE(StillServes());
 }
 
+TEST_F(GenerateStreamTest, ARequestThatIsDoneDoesNotWaitForEverForItsReader) {
+  engine_.options_.slow_reader_limit = absl::Milliseconds(1);
+  Open();
+  AcceptedRequest request = engine_.NextRequest();
+  const std::string text(100'000, 'x');  // beyond what the transport buffers
+  for (int i = 0; i < 100; ++i) request.channel->PushEvent(Token(1, text));
+  request.channel->PushEvent(RequestEnd{absl::OkStatus()});
+  while (request.channel.use_count() > 1) std::this_thread::yield();
+  EXPECT_FALSE(Finish().ok());
+  EXPECT_LT(events_.size(), 100u);
+  EXPECT_TRUE(StillServes());
+}
+
 TEST_F(GenerateStreamTest, ADisconnectInTheMiddleCancelsTheRequest) {
   Open();
   AcceptedRequest request = engine_.NextRequest();
