@@ -115,8 +115,9 @@ class ThreadedEngine final : public Engine {
   void ExportSession(SessionKey key, Done<SessionArchive> done) override {
     intake_->Post([=, this] { loop_->ExportSession(key, done); });
   }
-  void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) override {
-    intake_->Post([=, this] { loop_->BeginImport(key, done); });
+  void BeginImport(SessionKey key, ImportStart start,
+                   Done<std::shared_ptr<ArchiveFile>> done) override {
+    intake_->Post([=, this] { loop_->BeginImport(key, start, done); });
   }
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override {

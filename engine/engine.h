@@ -131,9 +131,12 @@ class Engine {
   // The session as an archive, as it is when this is durable. FAILED_PRECONDITION without a store;
   // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, UNAVAILABLE.
   virtual void ExportSession(SessionKey key, Done<SessionArchive> done) = 0;
-  // A file for the archive of a session that is to be `key` (empty id: one that cannot be guessed).
-  // ALREADY_EXISTS; otherwise as ExportSession.
-  virtual void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) = 0;
+  // A file for the archive of a session that is to be `key` (empty id: one that cannot be guessed),
+  // with what has come of it before; one that has a name is kept for a while when it is let go.
+  // ALREADY_EXISTS; OUT_OF_RANGE, INVALID_ARGUMENT: see SessionArchives::BeginImport; otherwise as
+  // ExportSession.
+  virtual void BeginImport(SessionKey key, ImportStart start,
+                           Done<std::shared_ptr<ArchiveFile>> done) = 0;
   // Makes a session of the archive, when it is whole. Its state is taken if a server that this one
   // trusts has sealed it and it fits, else it is computed from the log when it is used.
   // ALREADY_EXISTS, INVALID_ARGUMENT, DATA_LOSS, FAILED_PRECONDITION; otherwise as ExportSession.

@@ -384,7 +384,8 @@ absl::Time EngineLoop::NextWake() const {
   if (!failure_.ok()) return absl::InfiniteFuture();
   const absl::Time next_look =
       held_.empty() ? absl::InfiniteFuture() : context_.clock.Now() + kHeldLook;
-  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue(), next_look});
+  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue(),
+                   log_.NextWake(), next_look});
 }
 
 }  // namespace mneme

@@ -61,9 +61,10 @@ class EngineLoop {
                                           std::optional<int64_t> at_position);
   absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
   void ExportSession(const SessionKey& key, const Engine::Done<SessionArchive>& done);
-  void BeginImport(const SessionKey& key, const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
+  void BeginImport(const SessionKey& key, const ImportStart& start,
+                   const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
   void ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
-                     const Engine::Done<SessionInfo>& done);
+                     const Engine::Done<SessionInfo>& told);
   void CheckpointSession(const SessionKey& key, const Checkpointer::Done& done,
                          HeldCalls::GaveUp gave_up = nullptr);
   // Those that hold device memory and have no request in flight, the one not used for longest

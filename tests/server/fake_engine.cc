@@ -149,7 +149,7 @@ void FakeEngine::ExportSession(SessionKey, Done<SessionArchive> done) {
   done(absl::FailedPreconditionError("no archives"));
 }
 
-void FakeEngine::BeginImport(SessionKey, Done<std::shared_ptr<ArchiveFile>> done) {
+void FakeEngine::BeginImport(SessionKey, ImportStart, Done<std::shared_ptr<ArchiveFile>> done) {
   done(absl::FailedPreconditionError("no archives"));
 }
 

@@ -56,7 +56,8 @@ class FakeEngine final : public Engine {
                        Done<SessionInfo> done) override;
   // It makes and takes no archives.
   void ExportSession(SessionKey key, Done<SessionArchive> done) override;
-  void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) override;
+  void BeginImport(SessionKey key, ImportStart start,
+                   Done<std::shared_ptr<ArchiveFile>> done) override;
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override;
   void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) override;
