@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "client/archive_import.h"
 #include "client/commands.h"
 #include "client/connection.h"
 #include "client/progress_bar.h"
@@ -22,7 +23,6 @@
 namespace mneme {
 namespace {
 
-constexpr size_t kPieceBytes = 256 * 1024;
 constexpr char kPartial[] = ".part";
 
 struct ArchiveOptions {
@@ -145,42 +145,9 @@ absl::Status RunExport(const ArchiveOptions& options, Console& console,
   return absl::OkStatus();
 }
 
-// Sends the file; a failed write is no error here: the call's own status says why it ended.
-void Send(std::istream& in, v1::ImportSessionRequest request, double size_bytes, Console& console,
-          grpc::ClientWriterInterface<v1::ImportSessionRequest>& stream) {
-  ProgressBar bar("import", console);
-  std::string piece(kPieceBytes, '\0');
-  uint64_t sent_bytes = 0;
-  bool more = true;
-  while (more) {
-    in.read(piece.data(), static_cast<std::streamsize>(piece.size()));
-    const auto count = static_cast<size_t>(in.gcount());
-    request.set_data(piece.substr(0, count));
-    more = static_cast<bool>(in);
-    if (!stream.Write(request)) return;
-    request.Clear();
-    sent_bytes += count;
-    bar.Update(static_cast<double>(sent_bytes) / size_bytes, Describe(sent_bytes, bar.elapsed_s()));
-  }
-  if (stream.WritesDone()) bar.Finish(Describe(sent_bytes, bar.elapsed_s()));
-}
-
 absl::Status RunImport(const ArchiveOptions& options, Console& console,
                        const Connection& connection) {
-  std::ifstream in(options.file, std::ios::binary);
-  if (!in) return absl::NotFoundError("cannot open " + options.file);
-  std::error_code error;
-  const auto size_bytes = static_cast<double>(std::filesystem::file_size(options.file, error));
-  v1::ImportSessionRequest first;
-  if (!options.session_id.empty()) first.set_session_id(options.session_id);
-  Call call(connection);
-  const auto stub = v1::SessionService::NewStub(connection.channel());
-  v1::Session session;
-  const auto stream = stub->ImportSession(call.context(), &session);
-  Send(in, std::move(first), std::max(size_bytes, 1.0), console, *stream);
-  MNEME_RETURN_IF_ERROR(FromRpc(stream->Finish()));
-  console.out << session.session_id() << std::endl;
-  return absl::OkStatus();
+  return ImportArchive(options.file, options.session_id, console, connection);
 }
 
 using Run = absl::Status (*)(const ArchiveOptions&, Console&, const Connection&);
@@ -205,7 +172,8 @@ void AddArchiveCommands(CLI::App& sessions, CommandLine& line) {
                    "Its archive; what is there of it while it is not whole is FILE.ID.part, and "
                    "the same command goes on with it")
       ->required();
-  const auto [from_file, imported] = add("import", "Make a session of such a file", RunImport);
+  const auto [from_file, imported] =
+      add("import", "Make a session of such a file; what broke off goes on", RunImport);
   from_file->add_option("file", imported->file, "The archive")->required();
   from_file->add_option("session", imported->session_id,
                         "The new session's id; absent: the server draws one");

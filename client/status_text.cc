@@ -26,6 +26,7 @@ std::vector<std::string> Describe(const v1::ErrorDetail& detail) {
   if (!detail.field().empty()) parts.push_back(absl::StrCat("field ", detail.field()));
   if (detail.has_position()) parts.push_back(absl::StrCat("position ", detail.position()));
   if (detail.has_version()) parts.push_back(absl::StrCat("version ", detail.version()));
+  if (detail.has_offset()) parts.push_back(absl::StrCat("offset ", detail.offset()));
   if (detail.has_owner()) parts.push_back(absl::StrCat("owner ", detail.owner()));
   if (detail.has_retry_delay()) {
     const google::protobuf::Duration& delay = detail.retry_delay();
@@ -37,14 +38,14 @@ std::vector<std::string> Describe(const v1::ErrorDetail& detail) {
   return parts;
 }
 
-std::vector<std::string> DescribeDetails(const std::string& serialised) {
-  v1::RpcStatus status;
-  if (!status.ParseFromString(serialised)) return {};
-  for (const google::protobuf::Any& any : status.details()) {
+std::optional<v1::ErrorDetail> DetailOf(const grpc::Status& status) {
+  v1::RpcStatus details;
+  if (!details.ParseFromString(status.error_details())) return std::nullopt;
+  for (const google::protobuf::Any& any : details.details()) {
     v1::ErrorDetail detail;
-    if (any.UnpackTo(&detail)) return Describe(detail);
+    if (any.UnpackTo(&detail)) return detail;
   }
-  return {};
+  return std::nullopt;
 }
 
 }  // namespace
@@ -52,9 +53,16 @@ std::vector<std::string> DescribeDetails(const std::string& serialised) {
 absl::Status FromRpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   std::string message = status.error_message();
-  const std::vector<std::string> parts = DescribeDetails(status.error_details());
+  const std::optional<v1::ErrorDetail> detail = DetailOf(status);
+  const std::vector<std::string> parts = detail ? Describe(*detail) : std::vector<std::string>();
   if (!parts.empty()) absl::StrAppend(&message, " (", absl::StrJoin(parts, ", "), ")");
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+}
+
+std::optional<uint64_t> OffsetOf(const grpc::Status& status) {
+  const std::optional<v1::ErrorDetail> detail = DetailOf(status);
+  if (!detail || !detail->has_offset()) return std::nullopt;
+  return detail->offset();
 }
 
 std::string StatusText(const absl::Status& status) {

@@ -94,24 +94,37 @@ class ThreadedEngine final : public Engine {
     intake_->Post([=, this] { AnswerDurably(done, loop_->UpdateSession(key, update)); });
   }
   void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                   Done<SessionInfo> done) override {
-    intake_->Post([=, this] { AnswerDurably(done, loop_->ForkSession(key, new_id, at_position)); });
+                   GaveUp gave_up, Done<SessionInfo> done) override {
+    intake_->Post([=, this] {
+      loop_->WhenBack(key, HeldCalls::Until::kLog, gave_up, [=, this](const absl::Status& status) {
+        if (!status.ok()) return done(status);
+        AnswerDurably(done, loop_->ForkSession(key, new_id, at_position));
+      });
+    });
   }
-  void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override {
-    intake_->Post([=, this] { AnswerDurably(done, loop_->RollbackSession(key, to_position)); });
+  void RollbackSession(SessionKey key, int64_t to_position, GaveUp gave_up,
+                       Done<SessionInfo> done) override {
+    intake_->Post([=, this] {
+      loop_->WhenBack(key, HeldCalls::Until::kAtRest, gave_up,
+                      [=, this](const absl::Status& status) {
+                        if (!status.ok()) return done(status);
+                        AnswerDurably(done, loop_->RollbackSession(key, to_position));
+                      });
+    });
   }
   void ExportSession(SessionKey key, Done<SessionArchive> done) override {
     intake_->Post([=, this] { loop_->ExportSession(key, done); });
   }
-  void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) override {
-    intake_->Post([=, this] { loop_->BeginImport(key, done); });
+  void BeginImport(SessionKey key, ImportStart start,
+                   Done<std::shared_ptr<ArchiveFile>> done) override {
+    intake_->Post([=, this] { loop_->BeginImport(key, start, done); });
   }
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override {
     intake_->Post([=, this] { loop_->ImportSession(key, archive, done); });
   }
-  void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) override {
-    intake_->Post([=, this] { loop_->CheckpointSession(key, done); });
+  void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) override {
+    intake_->Post([=, this] { loop_->CheckpointSession(key, done, gave_up); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });

@@ -76,6 +76,10 @@ class Engine {
  public:
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
+  // Asked while a call waits for its session to come back from the disk: OK, or why its client
+  // waits no longer, with which the call then ends. On the engine thread; must not block. May be
+  // null.
+  using GaveUp = std::function<absl::Status()>;
 
   struct SessionPage {
     std::vector<SessionInfo> sessions;  // ordered by id
@@ -111,23 +115,28 @@ class Engine {
   virtual void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) = 0;
   // A new session `new_id` (empty: one that cannot be guessed) that is as `key` was when its log
   // ended at `at_position`, or is now; what both have read is shared. It inherits no request ids.
-  // NOT_FOUND, ALREADY_EXISTS, OUT_OF_RANGE; UNAVAILABLE, retryable, while the log is read.
+  // If its log lies on the disk the call waits for it. NOT_FOUND, ALREADY_EXISTS, OUT_OF_RANGE;
+  // ABORTED if the session is deleted meanwhile; DATA_LOSS, UNAVAILABLE if the log cannot be read.
   virtual void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                           Done<SessionInfo> done) = 0;
+                           GaveUp gave_up, Done<SessionInfo> done) = 0;
   // The session's log ends at `to_position` again; its epoch grows, and requests that logged more
   // are forgotten. ABORTED while a request is in flight; otherwise as ForkSession.
-  virtual void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) = 0;
-  // Writes the state that is computed into a checkpoint; `done` is called when that is durable.
-  // NOT_FOUND; FAILED_PRECONDITION where sessions are not kept; ABORTED if the session is deleted
-  // meanwhile; UNAVAILABLE if the disk does not take it or, retryable, while the session is being
-  // brought back.
-  virtual void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) = 0;
+  virtual void RollbackSession(SessionKey key, int64_t to_position, GaveUp gave_up,
+                               Done<SessionInfo> done) = 0;
+  // Writes the state that is computed, once the session is back, into a checkpoint; `done` is
+  // called when that is durable. NOT_FOUND; FAILED_PRECONDITION where sessions are not kept;
+  // ABORTED if the session is deleted meanwhile; UNAVAILABLE if the disk does not take it; why the
+  // session does not come back.
+  virtual void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) = 0;
   // The session as an archive, as it is when this is durable. FAILED_PRECONDITION without a store;
   // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, UNAVAILABLE.
   virtual void ExportSession(SessionKey key, Done<SessionArchive> done) = 0;
-  // A file for the archive of a session that is to be `key` (empty id: one that cannot be guessed).
-  // ALREADY_EXISTS; otherwise as ExportSession.
-  virtual void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) = 0;
+  // A file for the archive of a session that is to be `key` (empty id: one that cannot be guessed),
+  // with what has come of it before; one that has a name is kept for a while when it is let go.
+  // ALREADY_EXISTS; OUT_OF_RANGE, INVALID_ARGUMENT: see SessionArchives::BeginImport; otherwise as
+  // ExportSession.
+  virtual void BeginImport(SessionKey key, ImportStart start,
+                           Done<std::shared_ptr<ArchiveFile>> done) = 0;
   // Makes a session of the archive, when it is whole. Its state is taken if a server that this one
   // trusts has sealed it and it fits, else it is computed from the log when it is used.
   // ALREADY_EXISTS, INVALID_ARGUMENT, DATA_LOSS, FAILED_PRECONDITION; otherwise as ExportSession.

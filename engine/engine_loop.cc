@@ -20,6 +20,9 @@ static_assert(kMaxStepSequences <= Model::kLogitRows, "every one of them may dra
 
 namespace {
 
+// How often clients of held calls are asked, if nothing else happens, whether they have given up.
+constexpr absl::Duration kHeldLook = absl::Seconds(1);
+
 PlanLimits LimitsOf(const JobContext& context) {
   PlanLimits limits = {.max_step_tokens = context.options.max_step_tokens,
                        .target_us = absl::ToDoubleMicroseconds(context.options.target_inter_token),
@@ -152,7 +155,13 @@ absl::Status EngineLoop::Cancel(const SessionKey& key, const std::string& reques
       {.reason = ErrorReason::kInvalidInput});
 }
 
+void EngineLoop::Refuse(const absl::Status& status) {
+  refusal_ = status;
+  held_.EndWhere([&status](const HeldCalls::Call&) { return status; });
+}
+
 void EngineLoop::EndAll(const absl::Status& status) {
+  held_.EndWhere([&status](const HeldCalls::Call&) { return status; });
   queues_.EndWhere([&status](const Job&) { return status; });
   CountRequests();
 }
@@ -163,9 +172,11 @@ bool EngineLoop::RunOnce() {
   const bool received = log_.Receive();
   log_.Commit();  // what was asked for between two steps need not wait for the next
   const bool worked = failure_.ok() && Work();
+  const bool answered = AnswerHeld();
   log_.Commit();
-  if (!received && !worked) busy_since_.reset();
-  return received || worked;
+  const bool progress = received || worked || answered;
+  if (!progress) busy_since_.reset();
+  return progress;
 }
 
 bool EngineLoop::Work() {
@@ -208,10 +219,14 @@ void EngineLoop::CountRequests() {
 }
 
 void EngineLoop::EndJob(const Job& job, const absl::Status& status) {
-  job.session().ready() ? queues_.End(&job, status) : EndRequests(job.session(), status);
+  const Session& session = job.session();
+  if (!session.ready()) return EndRequests(session, status);
+  if (!tiers_->IsHere(session)) held_.End(session, status);  // they wait for the same
+  queues_.End(&job, status);
 }
 
 void EngineLoop::EndRequests(const Session& session, const absl::Status& status) {
+  held_.End(session, status);
   tiers_->DropAdopted(session);  // without requests it waits for nothing
   queues_.EndWhere([&](const Job& job) {
     return &job.session() == &session ? std::optional<absl::Status>(status) : std::nullopt;
@@ -371,7 +386,10 @@ void EngineLoop::Fail(const absl::Status& status) {
 
 absl::Time EngineLoop::NextWake() const {
   if (!failure_.ok()) return absl::InfiniteFuture();
-  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue()});
+  const absl::Time next_look =
+      held_.empty() ? absl::InfiniteFuture() : context_.clock.Now() + kHeldLook;
+  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue(),
+                   log_.NextWake(), next_look});
 }
 
 }  // namespace mneme

@@ -15,6 +15,7 @@
 #include "engine/durability/checkpointer.h"
 #include "engine/durability/session_log.h"
 #include "engine/engine.h"
+#include "engine/held_calls.h"
 #include "engine/job.h"
 #include "engine/job_queues.h"
 #include "engine/model.h"
@@ -43,6 +44,11 @@ class EngineLoop {
   // When a deadline, a reader's time or a session's time to live ends next.
   absl::Time NextWake() const;
 
+  // Calls `then` when the session has come back as far as `until` says, at once if it is: OK. Or
+  // why it cannot, or may not be changed now. Until then the loop brings it back, beside all else.
+  void WhenBack(const SessionKey& key, HeldCalls::Until until, HeldCalls::GaveUp gave_up,
+                const HeldCalls::Then& then);
+
   // --- Sessions; see Engine. What these say is durable when log().WhenDurable tells so. ---
   absl::StatusOr<SessionInfo> CreateSession(SessionKey key, SessionOptions options);
   absl::StatusOr<SessionInfo> GetSession(const SessionKey& key) const;
@@ -50,14 +56,17 @@ class EngineLoop {
                                    int limit) const;
   absl::StatusOr<SessionInfo> UpdateSession(const SessionKey& key, const SessionUpdate& update);
   absl::StatusOr<SessionInfo> DeleteSession(const SessionKey& key);
+  // Forks and rollbacks are of sessions that WhenBack has given.
   absl::StatusOr<SessionInfo> ForkSession(const SessionKey& key, const std::string& new_id,
                                           std::optional<int64_t> at_position);
   absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
   void ExportSession(const SessionKey& key, const Engine::Done<SessionArchive>& done);
-  void BeginImport(const SessionKey& key, const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
+  void BeginImport(const SessionKey& key, const ImportStart& start,
+                   const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
   void ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
-                     const Engine::Done<SessionInfo>& done);
-  void CheckpointSession(const SessionKey& key, Checkpointer::Done done);
+                     const Engine::Done<SessionInfo>& told);
+  void CheckpointSession(const SessionKey& key, const Checkpointer::Done& done,
+                         HeldCalls::GaveUp gave_up = nullptr);
   // Those that hold device memory and have no request in flight, the one not used for longest
   // first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -82,7 +91,7 @@ class EngineLoop {
   // When a request that the full queue refuses now should come again.
   absl::Duration retry_delay() const;
   // Refuses new requests with `status` from now on.
-  void Refuse(const absl::Status& status) { refusal_ = status; }
+  void Refuse(const absl::Status& status);
   // Ends every request with `status`.
   void EndAll(const absl::Status& status);
   // OK, or why the backend failed. A failed loop refuses everything.
@@ -148,15 +157,23 @@ class EngineLoop {
   void Retire();
   void CountRequests();
   SessionInfo InfoOf(const Session& session) const;
-  // A session with its log at `position` or, without that, its end. If the log lies on the disk it
-  // is fetched, for the next time: UNAVAILABLE.
-  absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position);
+  // A session that may be forked, rolled back or written now.
+  absl::StatusOr<Session*> FindForCall(const SessionKey& key) const;
+  // Likewise, loaded, that has `position`.
+  absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position) const;
+  bool IsBack(const HeldCalls::Call& call);
+  // Answers the held calls whose sessions are back or whose clients have given up, and goes on
+  // bringing back those of the others; false if there was nothing to do.
+  bool AnswerHeld();
+  // Begins to bring the call's session back, unless that is under way: true.
+  bool GoOnBringing(const HeldCalls::Call& call);
+  // Whether a request of the session is in flight, beside what brings it back.
+  bool HasRequests(const Session& session) const;
   // OK if archives can be made and taken.
   absl::Status CheckArchives() const;
   // A new session of what an archive holds; see Engine::ImportSession.
   absl::StatusOr<Session*> Import(const SessionKey& key, ArchivedSession archived);
-  // Begins to bring a session back that is not ready: UNAVAILABLE.
-  absl::Status BeingBroughtBack(Session* session);
+  // Begins to bring a session back that has no job yet.
   void PushRestore(Session* session);
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
@@ -168,6 +185,7 @@ class EngineLoop {
   SessionLog log_;
   SessionTable sessions_;
   JobQueues queues_;
+  HeldCalls held_;       // of sessions in sessions_
   UpdateQueue updates_;  // of sessions in sessions_
   StepScheduler scheduler_;
   Tenants tenants_;

@@ -30,16 +30,20 @@ void EngineLoop::ExportSession(const SessionKey& key, const Engine::Done<Session
   });
 }
 
-void EngineLoop::BeginImport(const SessionKey& key,
+void EngineLoop::BeginImport(const SessionKey& key, const ImportStart& start,
                              const Engine::Done<std::shared_ptr<ArchiveFile>>& done) {
   if (const absl::Status status = CheckArchives(); !status.ok()) return done(status);
   if (const absl::Status status = sessions_.CheckNew(key); !status.ok()) return done(status);
-  log_.archives()->Begin(done);
+  log_.archives()->BeginImport(key, start, done);
 }
 
 void EngineLoop::ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
-                               const Engine::Done<SessionInfo>& done) {
-  if (const absl::Status status = CheckArchives(); !status.ok()) return done(status);
+                               const Engine::Done<SessionInfo>& told) {
+  if (const absl::Status status = CheckArchives(); !status.ok()) return told(status);
+  const auto done = [this, archive, told](const absl::StatusOr<SessionInfo>& info) {
+    log_.archives()->EndImport(*archive, info.status());
+    told(info);
+  };
   log_.archives()->Read(archive, [this, key, archive,
                                   done](absl::StatusOr<ArchivedSession> archived) {
     if (!archived.ok()) return done(archived.status());

@@ -4,60 +4,99 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/engine_loop.h"
 #include "engine/error.h"
 #include "engine/restore_job.h"
 
 namespace mneme {
-namespace {
+// --- Sessions that come back for them. ---
 
-absl::Status TryAgain(absl::StatusCode code, ErrorReason reason, const std::string& message) {
-  return MakeError(code, message,
-                   {.reason = reason, .retryable = true, .retry_delay = absl::Milliseconds(100)});
-}
-
-}  // namespace
-
-absl::StatusOr<Session*> EngineLoop::FindAt(const SessionKey& key,
-                                            std::optional<int64_t> position) {
+absl::StatusOr<Session*> EngineLoop::FindForCall(const SessionKey& key) const {
   MNEME_RETURN_IF_ERROR(refusal_);
   MNEME_RETURN_IF_ERROR(log_.Health());
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
   MNEME_RETURN_IF_ERROR(session->damage());
+  return session;
+}
+
+absl::StatusOr<Session*> EngineLoop::FindAt(const SessionKey& key,
+                                            std::optional<int64_t> position) const {
+  MNEME_ASSIGN_OR_RETURN(Session * session, FindForCall(key));
   if (position.value_or(0) < 0 || position.value_or(0) > session->position()) {
     return MakeError(absl::StatusCode::kOutOfRange,
                      absl::StrCat("position ", *position, " is not in the session, which ends at ",
                                   session->position()),
                      {.reason = ErrorReason::kInvalidInput});
   }
-  if (session->loaded()) return session;
-  return BeingBroughtBack(session);
+  MNEME_CHECK(session->loaded());
+  return session;
 }
 
-absl::Status EngineLoop::BeingBroughtBack(Session* session) {
-  if (!queues_.Has(*session)) PushRestore(session);
-  return TryAgain(absl::StatusCode::kUnavailable, ErrorReason::kUnspecified,
-                  "the session lies on the disk and is being read; try again");
+void EngineLoop::WhenBack(const SessionKey& key, HeldCalls::Until until, HeldCalls::GaveUp gave_up,
+                          const HeldCalls::Then& then) {
+  const absl::StatusOr<Session*> session = FindForCall(key);
+  if (!session.ok()) return then(session.status());
+  HeldCalls::Call call = {*session, until, std::move(gave_up), then};
+  if (IsBack(call)) return then(absl::OkStatus());
+  GoOnBringing(call);
+  held_.Hold(std::move(call));
+}
+
+bool EngineLoop::GoOnBringing(const HeldCalls::Call& call) {
+  const bool moves = call.until == HeldCalls::Until::kAtRest && call.session->loaded();
+  if (moves || queues_.Has(*call.session)) return false;
+  PushRestore(call.session);
+  return true;
+}
+
+bool EngineLoop::IsBack(const HeldCalls::Call& call) {
+  Session& session = *call.session;
+  if (!session.loaded() || call.until == HeldCalls::Until::kLog) return session.loaded();
+  if (call.until == HeldCalls::Until::kState) return session.ready() && tiers_->IsHere(session);
+  return tiers_->Bring(session, /*may_reserve=*/false) != SessionTiers::Presence::kComing;
+}
+
+bool EngineLoop::AnswerHeld() {
+  bool worked = false;
+  held_.EndWhere([&](const HeldCalls::Call& call) {
+    const absl::Status gave_up = call.gave_up ? call.gave_up() : absl::OkStatus();
+    if (gave_up.ok() && !IsBack(call)) return std::optional<absl::Status>();
+    worked = true;
+    return std::optional<absl::Status>(gave_up);
+  });
+  for (const HeldCalls::Call& call : held_.calls()) worked |= GoOnBringing(call);
+  return worked;
 }
 
 void EngineLoop::PushRestore(Session* session) {
   queues_.Push(std::make_unique<RestoreJob>(*session, Priority::kNormal, context_, ++arrivals_));
 }
 
-void EngineLoop::CheckpointSession(const SessionKey& key, Checkpointer::Done done) {
-  const absl::StatusOr<Session*> found = FindAt(key, std::nullopt);
-  if (!found.ok()) return done(found.status());
-  Session* const session = *found;
-  if (!log_.Keeps(*session)) {
+bool EngineLoop::HasRequests(const Session& session) const {
+  bool found = false;
+  queues_.ForEach(
+      [&](const Job& job, bool) { found |= &job.session() == &session && !job.restores(); });
+  return found;
+}
+
+// --- Checkpoints. ---
+
+void EngineLoop::CheckpointSession(const SessionKey& key, const Checkpointer::Done& done,
+                                   HeldCalls::GaveUp gave_up) {
+  const absl::StatusOr<Session*> found = FindForCall(key);
+  if (found.ok() && !log_.Keeps(**found)) {
     return done(MakeError(absl::StatusCode::kFailedPrecondition,
                           "sessions live in memory here; checkpoints need --data_dir",
                           {.reason = ErrorReason::kUnspecified}));
   }
-  if (!session->ready()) return done(BeingBroughtBack(session));
-  // One in the host's memory comes to the device first.
-  if (!queues_.Has(*session) && !tiers_->IsHere(*session)) PushRestore(session);
-  checkpointer_->Ask(*session, std::move(done));
+  WhenBack(key, HeldCalls::Until::kState, std::move(gave_up),
+           [this, key, done](const absl::Status& status) {
+             if (!status.ok()) return done(status);
+             const absl::StatusOr<Session*> session = FindForCall(key);
+             session.ok() ? checkpointer_->Ask(**session, done) : done(session.status());
+           });
 }
 
 void EngineLoop::BeginCheckpoint() {
@@ -72,6 +111,8 @@ void EngineLoop::BeginCheckpoint() {
   });
   if (session != nullptr) updates_.Forget(*session);
 }
+
+// --- Forks and rollbacks. ---
 
 absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
                                                     const std::string& new_id,
@@ -100,15 +141,19 @@ absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
 absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
                                                         int64_t to_position) {
   MNEME_ASSIGN_OR_RETURN(Session * session, FindAt(key, to_position));
-  if (queues_.Has(*session)) {
-    return TryAgain(absl::StatusCode::kAborted, ErrorReason::kRequestInFlight,
-                    "a request of the session is in flight; wait for its end, or cancel it");
+  if (HasRequests(*session)) {
+    return MakeError(absl::StatusCode::kAborted,
+                     "a request of the session is in flight; wait for its end, or cancel it",
+                     {.reason = ErrorReason::kRequestInFlight,
+                      .retryable = true,
+                      .retry_delay = absl::Milliseconds(100)});
   }
+  // What brings it back would bring what is forgotten.
+  queues_.EndWhere([session](const Job& job) {
+    return &job.session() == session ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
+  });
   if (!session->ComputedWithin(to_position)) {
-    if (!tiers_->DropImage(*session)) {
-      return TryAgain(absl::StatusCode::kUnavailable, ErrorReason::kUnspecified,
-                      "the session's state is being moved; try again");
-    }
+    MNEME_CHECK(tiers_->DropImage(*session));
     updates_.Forget(*session);
   }
   checkpointer_->Forget(*session);

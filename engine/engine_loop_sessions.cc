@@ -90,7 +90,7 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
   }
   bool deleted = false;
   for (Session* session : sessions_.Expired(now)) {
-    if (queues_.Has(*session)) {
+    if (queues_.Has(*session) || held_.Has(*session)) {
       session->Touch(now);  // waiting is using
     } else {
       EndSession(session, absl::OkStatus());

@@ -30,7 +30,8 @@ std::string Encode(const ErrorInfo& info) {
   std::optional<int64_t> delay_us;
   if (info.retry_delay.has_value()) delay_us = absl::ToInt64Microseconds(*info.retry_delay);
   return absl::StrCat(static_cast<int>(info.reason), ",", info.retryable ? 1 : 0, ",",
-                      Field(info.position), ",", Field(info.version), ",", Field(delay_us));
+                      Field(info.position), ",", Field(info.version), ",", Field(delay_us), ",",
+                      Field(info.offset));
 }
 
 }  // namespace
@@ -47,12 +48,13 @@ ErrorInfo GetErrorInfo(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayloadUrl);
   if (!payload.has_value()) return info;
   const std::vector<std::string> fields = absl::StrSplit(std::string(*payload), ',');
-  MNEME_CHECK(fields.size() == 5);
+  MNEME_CHECK(fields.size() == 6);
   info.reason = static_cast<ErrorReason>(ParseField<int>(fields[0]).value_or(0));
   info.retryable = fields[1] == "1";
   info.position = ParseField<uint64_t>(fields[2]);
   info.version = ParseField<uint64_t>(fields[3]);
   if (const auto us = ParseField<int64_t>(fields[4])) info.retry_delay = absl::Microseconds(*us);
+  info.offset = ParseField<uint64_t>(fields[5]);
   return info;
 }
 

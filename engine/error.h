@@ -32,10 +32,11 @@ enum class ErrorReason : uint8_t {
   kCancelled,
   kDraining,
   kBackendFailed,
-  kStorageFull,    // the disk of the session log
-  kStorageFailed,  // it cannot be written to now, or what is in it does not come back
-  kDataLoss,       // what is stored of the session is broken
-  kOtherModel,     // the session was logged with another vocabulary or chunk size
+  kStorageFull,     // the disk of the session log
+  kStorageFailed,   // it cannot be written to now, or what is in it does not come back
+  kDataLoss,        // what is stored of the session is broken
+  kOtherModel,      // the session was logged with another vocabulary or chunk size
+  kOffsetMismatch,  // an import goes on elsewhere
 };
 
 struct ErrorInfo {
@@ -44,6 +45,7 @@ struct ErrorInfo {
   std::optional<uint64_t> position;  // of the session, if the request got as far as one
   std::optional<uint64_t> version;
   std::optional<absl::Duration> retry_delay;
+  std::optional<uint64_t> offset;  // of an import: where it goes on
 };
 
 // A status that carries `info` as a payload; GetErrorInfo finds it again. The code must not be OK.

@@ -73,6 +73,8 @@ class Job {
 
   // Whether what it computes is logged.
   virtual bool logs() const = 0;
+  // Whether it only brings its session back, for others.
+  virtual bool restores() const { return false; }
   // Input that has come and is not computed yet.
   virtual int64_t pending_tokens() const = 0;
   // For a request that has not begun: RESOURCE_EXHAUSTED or OUT_OF_RANGE if it could not be served

@@ -16,6 +16,7 @@ class RestoreJob : public Job {
   RestoreJob(Session& session, Priority priority, JobContext& context, uint64_t arrival);
 
   bool logs() const override { return false; }
+  bool restores() const override { return true; }
   int64_t pending_tokens() const override { return 0; }
 
   // Reads, and images of files on their way to the device, at once: they take the host's memory.

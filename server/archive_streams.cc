@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "engine/error.h"
 #include "server/auth.h"
 #include "server/call_record.h"
 #include "server/convert_session.h"
@@ -109,8 +110,9 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
   void OnReadDone(bool ok) override {
     if (!ok) return TakeEnd();
     if (file_ == nullptr) return TakeFirst();
-    if (message_.has_session_id()) {
-      return End(InvalidField("session_id", "only the first message may name the session"));
+    if (message_.has_session_id() || message_.has_import_id() || message_.offset() > 0) {
+      return End(
+          InvalidField("session_id", "only the first message may name the session and the import"));
     }
     Store();
   }
@@ -119,26 +121,48 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
  private:
   void TakeFirst() {
     record_.session_id = message_.session_id();
+    if (const absl::Status status = CheckFirst(); !status.ok()) return End(status);
+    key_ = {record_.tenant(), message_.session_id()};
+    ImportStart start = {.import_id = message_.import_id(), .offset = message_.offset()};
+    if (message_.has_offset_xxh3()) start.hash = message_.offset_xxh3();
+    size_bytes_ = start.offset;
+    context_.engine.BeginImport(key_, std::move(start),
+                                [this](absl::StatusOr<std::shared_ptr<ArchiveFile>> file) {
+                                  if (!file.ok()) return End(file.status());
+                                  file_ = *std::move(file);
+                                  Store();
+                                });
+  }
+
+  absl::Status CheckFirst() const {
     if (message_.has_session_id()) {
       const absl::Status status = ValidateSessionId(message_.session_id());
-      if (!status.ok()) return End(InvalidField("session_id", std::string(status.message())));
+      if (!status.ok()) return InvalidField("session_id", std::string(status.message()));
     }
-    key_ = {record_.tenant(), message_.session_id()};
-    context_.engine.BeginImport(key_, [this](absl::StatusOr<std::shared_ptr<ArchiveFile>> file) {
-      if (!file.ok()) return End(file.status());
-      file_ = *std::move(file);
-      Store();
-    });
+    if (message_.has_import_id()) {
+      const absl::Status status = ValidateSessionId(message_.import_id());
+      if (!status.ok()) return InvalidField("import_id", std::string(status.message()));
+    } else if (message_.offset() > 0) {
+      return InvalidField("offset", "an offset needs the import_id that it belongs to");
+    }
+    return absl::OkStatus();
   }
 
   void Store() {
     const uint64_t offset = size_bytes_;
     size_bytes_ += message_.data().size();
     file_->Append(offset, std::move(*message_.mutable_data()), [this](const absl::Status& status) {
+      if (absl::IsOutOfRange(status)) return End(Overtaken());
       if (!status.ok()) return End(status);
       message_.Clear();
       StartRead(&message_);
     });
+  }
+
+  // Another stream goes on with the import.
+  absl::Status Overtaken() const {
+    return MakeError(absl::StatusCode::kOutOfRange, "another stream has gone on with the import",
+                     {.reason = ErrorReason::kOffsetMismatch, .offset = file_->size_bytes()});
   }
 
   // The client has closed its side, or is gone; what it has sent of an archive then has no end.
@@ -161,6 +185,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 
   void End(const absl::Status& status) {
     record_.End(status);
+    file_.reset();  // it can be gone on with before the client is told
     Finish(ToGrpcStatus(status));
   }
 

@@ -94,6 +94,8 @@ v1::ErrorReason ReasonOf(ErrorReason reason, absl::StatusCode code, bool retryab
       return v1::ERROR_REASON_DATA_LOSS;
     case ErrorReason::kOtherModel:
       return v1::ERROR_REASON_OTHER_MODEL;
+    case ErrorReason::kOffsetMismatch:
+      return v1::ERROR_REASON_OFFSET_MISMATCH;
   }
   return v1::ERROR_REASON_UNSPECIFIED;
 }
@@ -109,6 +111,7 @@ v1::ErrorDetail DetailOf(const absl::Status& status) {
   }
   if (info.position) detail.set_position(*info.position);
   if (info.version) detail.set_version(*info.version);
+  if (info.offset) detail.set_offset(*info.offset);
   if (info.retry_delay) {
     ToProto(*info.retry_delay, detail.mutable_retry_delay());
   } else if (detail.retryable() && status.code() == absl::StatusCode::kResourceExhausted) {

@@ -25,6 +25,11 @@ Engine::Done<SessionInfo> AnswerWith(const ServiceContext& context, std::shared_
   };
 }
 
+// Ends a call that is held when its client has given up.
+Engine::GaveUp WhileWaited(std::shared_ptr<UnaryCall> call) {
+  return [call = std::move(call)] { return call->GaveUp(); };
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* SessionService::CreateSession(grpc::CallbackServerContext* call,
@@ -125,7 +130,8 @@ grpc::ServerUnaryReactor* SessionService::ForkSession(grpc::CallbackServerContex
   std::optional<int64_t> at_position;
   if (request->has_at_position()) at_position = ToPosition(request->at_position());
   context_.engine.ForkSession({unary->tenant(), request->session_id()}, request->new_session_id(),
-                              at_position, AnswerWith(context_, unary, response));
+                              at_position, WhileWaited(unary),
+                              AnswerWith(context_, unary, response));
   return unary->reactor();
 }
 
@@ -137,7 +143,7 @@ grpc::ServerUnaryReactor* SessionService::RollbackSession(grpc::CallbackServerCo
   const absl::Status status = RequireSessionId(request->session_id());
   if (!status.ok()) return unary->Finish(status);
   context_.engine.RollbackSession({unary->tenant(), request->session_id()},
-                                  ToPosition(request->to_position()),
+                                  ToPosition(request->to_position()), WhileWaited(unary),
                                   AnswerWith(context_, unary, response));
   return unary->reactor();
 }
@@ -150,7 +156,7 @@ grpc::ServerUnaryReactor* SessionService::CheckpointSession(
   const absl::Status status = RequireSessionId(request->session_id());
   if (!status.ok()) return unary->Finish(status);
   context_.engine.CheckpointSession(
-      {unary->tenant(), request->session_id()},
+      {unary->tenant(), request->session_id()}, WhileWaited(unary),
       [unary, response](const absl::StatusOr<CheckpointSummary>& summary) {
         if (summary.ok()) ToProto(*summary, response);
         unary->Finish(summary.status());

@@ -18,12 +18,21 @@ std::shared_ptr<UnaryCall> UnaryCall::Start(const ServiceContext& context,
 
 UnaryCall::UnaryCall(const ServiceContext& context, const grpc::CallbackServerContext& call,
                      std::string rpc, bool frequent)
-    : record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata), frequent) {}
+    : record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata), frequent),
+      deadline_(call.deadline()) {}
 
 grpc::ServerUnaryReactor* UnaryCall::Finish(const absl::Status& status) {
   record_.End(status);
   grpc::ServerUnaryReactor::Finish(ToGrpcStatus(status));
   return this;
+}
+
+absl::Status UnaryCall::GaveUp() const {
+  if (!gone_) return absl::OkStatus();
+  if (std::chrono::system_clock::now() >= deadline_) {
+    return absl::DeadlineExceededError("the call's deadline has passed");
+  }
+  return absl::CancelledError("the client cancelled the call or is gone");
 }
 
 absl::Status NotImplemented(const std::string& rpc) {

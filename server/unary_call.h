@@ -4,6 +4,8 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -28,6 +30,10 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   grpc::ServerUnaryReactor* Finish(const absl::Status& status);
   grpc::ServerUnaryReactor* reactor() { return this; }
 
+  // OK, or why the client waits no longer: CANCELLED, DEADLINE_EXCEEDED. Any thread, before Finish.
+  absl::Status GaveUp() const;
+
+  void OnCancel() override { gone_ = true; }
   void OnDone() override { self_.reset(); }
 
  private:
@@ -35,6 +41,8 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
             bool frequent);
 
   CallRecord record_;
+  const std::chrono::system_clock::time_point deadline_;
+  std::atomic<bool> gone_ = false;   // cancelled, or its deadline has passed
   std::shared_ptr<UnaryCall> self_;  // until OnDone
 };
 

@@ -18,7 +18,9 @@ constexpr size_t kStoredBlockBytes = kBlockBytes + kTagBytes;
 }  // namespace
 
 Spool::Spool(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes)
-    : files_(std::move(files)), path_(std::move(path)), max_bytes_(max_bytes) {}
+    : files_(std::move(files)), path_(std::move(path)), max_bytes_(max_bytes) {
+  XXH3_64bits_reset(hash_.get());
+}
 
 absl::StatusOr<std::unique_ptr<Spool>> Spool::Create(std::shared_ptr<FileSystem> files,
                                                      std::string path, uint64_t max_bytes) {
@@ -50,6 +52,7 @@ absl::Status Spool::Append(uint64_t offset, absl::string_view bytes) {
     if (last_.size() == kBlockBytes) MNEME_RETURN_IF_ERROR(FlushBlock());
     const size_t count = std::min(bytes.size(), kBlockBytes - last_.size());
     last_.append(bytes.data(), count);
+    XXH3_64bits_update(hash_.get(), bytes.data(), count);
     size_ += count;
     bytes.remove_prefix(count);
   }

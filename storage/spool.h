@@ -1,6 +1,8 @@
 #ifndef MNEME_STORAGE_SPOOL_H_
 #define MNEME_STORAGE_SPOOL_H_
 
+#include <xxhash.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -30,12 +32,20 @@ class Spool : public ByteSource {
 
   // What is there: where a client that lost its connection goes on.
   uint64_t size() const override { return size_; }
+  // XXH3 (64 bits) of it.
+  uint64_t hash() const { return XXH3_64bits_digest(hash_.get()); }
+  // OK, or why no byte can be added any more.
+  const absl::Status& failure() const { return failure_; }
   // OUT_OF_RANGE, with the size, unless `offset` is the size; RESOURCE_EXHAUSTED beyond max_bytes
   // or on a full disk, UNAVAILABLE. A write that fails is latched: the archive must begin again.
   absl::Status Append(uint64_t offset, absl::string_view bytes);
   absl::Status ReadAt(uint64_t offset, size_t count, char* destination) const override;
 
  private:
+  struct FreeHash {
+    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+  };
+
   Spool(std::shared_ptr<FileSystem> files, std::string path, uint64_t max_bytes);
   absl::Status FlushBlock();
   // Makes block_ the one with this number, which is on the disk.
@@ -48,6 +58,7 @@ class Spool : public ByteSource {
   std::unique_ptr<rocksdb::FSWritableFile> file_;
   absl::Status failure_;
   uint64_t size_ = 0;
+  const std::unique_ptr<XXH3_state_t, FreeHash> hash_{XXH3_createState()};
   uint64_t stored_blocks_ = 0;
   std::string last_;  // bytes behind the stored blocks, less than a block
   mutable std::unique_ptr<FileSource>

@@ -23,8 +23,11 @@ ArchiveFile::~ArchiveFile() {
 
 void ArchiveFile::Append(uint64_t offset, std::string bytes,
                          std::function<void(absl::Status)> done) {
-  io_->Run([spool = spool_, offset, bytes = std::move(bytes), done = std::move(done)] {
-    done(spool->Append(offset, bytes));
+  io_->Run([spool = spool_, size = size_bytes_, offset, bytes = std::move(bytes),
+            done = std::move(done)] {
+    const absl::Status status = spool->Append(offset, bytes);
+    *size = spool->size();
+    done(status);
   });
 }
 

@@ -1,6 +1,7 @@
 #ifndef MNEME_ENGINE_DURABILITY_ARCHIVE_FILE_H_
 #define MNEME_ENGINE_DURABILITY_ARCHIVE_FILE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -28,6 +29,12 @@ class ArchiveFile {
   void Read(uint64_t offset, uint64_t max_bytes,
             std::function<void(absl::StatusOr<std::string>)> done);
 
+  // What has been added so far.
+  uint64_t size_bytes() const { return *size_bytes_; }
+  // Whether it waits for a client to come back: then it counts as none on its way.
+  bool left() const { return left_; }
+  void set_left(bool left) { left_ = left; }
+
   // On the I/O thread, whose work must hold this.
   Spool& spool() { return *spool_; }
 
@@ -36,6 +43,9 @@ class ArchiveFile {
 
  private:
   std::shared_ptr<Spool> spool_;
+  const std::shared_ptr<std::atomic<uint64_t>> size_bytes_ =
+      std::make_shared<std::atomic<uint64_t>>(0);
+  std::atomic<bool> left_ = false;
   const std::shared_ptr<IoThread> io_;
 };
 

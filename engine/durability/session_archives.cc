@@ -44,6 +44,26 @@ absl::Status ForClient(const absl::Status& status) {
   return MakeError(status.code(), std::string(status.message()), info);
 }
 
+// Where an import goes on.
+absl::Status GoOnAt(uint64_t offset) {
+  const std::string message =
+      offset > 0 ? absl::StrCat("of that import ", offset, " bytes have come; go on there")
+                 : "nothing is kept of that import, or not any more; begin it at offset 0";
+  return MakeError(absl::StatusCode::kOutOfRange, message,
+                   {.reason = ErrorReason::kOffsetMismatch, .offset = offset});
+}
+
+absl::Status NotThatImport(const std::string& why) {
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(why, "; take another import_id"),
+                   {.reason = ErrorReason::kPayloadMismatch});
+}
+
+// Whether it is the disk's, and not what a client did.
+bool IsOfStorage(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+}
+
 // DATA_LOSS unless every section is whole, and authentic where `key` can tell.
 absl::Status CheckWhole(const ByteSource& archive, const std::optional<SecretKey>& key) {
   MNEME_ASSIGN_OR_RETURN(SectionReader reader,
@@ -95,13 +115,17 @@ absl::StatusOr<SessionState> LoadLog(const SessionStore& store,
 
 SessionArchives::SessionArchives(SessionStore& store, const ArchiveOptions& options,
                                  const ModelConfig& config, uint64_t log_meaning,
-                                 uint64_t model_fingerprint, std::shared_ptr<Mailbox> mailbox)
+                                 uint64_t model_fingerprint, const Clock& clock,
+                                 std::shared_ptr<Mailbox> mailbox)
     : store_(store),
       options_(options),
       config_(config),
       log_meaning_(log_meaning),
       model_fingerprint_(model_fingerprint),
-      mailbox_(std::move(mailbox)) {}
+      mailbox_(std::move(mailbox)),
+      imports_(options.max_bytes, clock, [mailbox = mailbox_](std::function<void()> letter) {
+        mailbox->Post(std::move(letter));
+      }) {}
 
 template <typename Work, typename Callback>
 void SessionArchives::Run(Work work, Callback done) {
@@ -119,8 +143,55 @@ void SessionArchives::Export(Subject subject, Done<SessionArchive> done) {
   Run([this, subject = std::move(subject)] { return MakeArchive(subject); }, std::move(done));
 }
 
-void SessionArchives::Begin(Done<std::shared_ptr<ArchiveFile>> done) {
-  Run([this] { return NewFile(); }, std::move(done));
+void SessionArchives::BeginImport(const SessionKey& key, const ImportStart& start,
+                                  Done<std::shared_ptr<ArchiveFile>> done) {
+  if (start.import_id.empty()) return Run([this] { return NewFile(); }, std::move(done));
+  const PartialImports::Name name = {key.tenant, start.import_id};
+  const std::string* const session_id = imports_.SessionOf(name);
+  if (session_id == nullptr) {
+    if (start.offset > 0) return done(GoOnAt(0));
+    return AddImport(key, start, std::move(done));
+  }
+  if (*session_id != key.id) {
+    return done(NotThatImport(absl::StrCat("import ", start.import_id, " is of another session")));
+  }
+  GoOnWith(imports_.Lend(name), start, std::move(done));
+}
+
+void SessionArchives::AddImport(const SessionKey& key, const ImportStart& start,
+                                Done<std::shared_ptr<ArchiveFile>> done) {
+  const auto add = [this, key, start,
+                    done = std::move(done)](absl::StatusOr<std::shared_ptr<ArchiveFile>> file) {
+    if (!file.ok()) return done(file.status());
+    const PartialImports::Name name = {key.tenant, start.import_id};
+    // Of two at once, the first.
+    if (imports_.SessionOf(name) != nullptr) return BeginImport(key, start, done);
+    imports_.Add(name, key.id, *std::move(file));
+    done(imports_.Lend(name));
+  };
+  Run([this] { return NewFile(); }, add);
+}
+
+void SessionArchives::GoOnWith(std::shared_ptr<ArchiveFile> file, const ImportStart& start,
+                               Done<std::shared_ptr<ArchiveFile>> done) {
+  const auto look = [file, start]() -> absl::StatusOr<std::shared_ptr<ArchiveFile>> {
+    const Spool& spool = file->spool();
+    MNEME_RETURN_IF_ERROR(spool.failure());
+    if (spool.size() != start.offset) return GoOnAt(spool.size());
+    if (start.hash.value_or(spool.hash()) == spool.hash()) return file;
+    return NotThatImport(absl::StrCat("the first ", spool.size(), " bytes of import ",
+                                      start.import_id, " were others"));
+  };
+  Run(look,
+      [this, file, done = std::move(done)](absl::StatusOr<std::shared_ptr<ArchiveFile>> looked) {
+        if (looked.ok() || !IsOfStorage(looked.status())) return done(std::move(looked));
+        imports_.Drop(*file);  // it takes no more
+        done(GoOnAt(0));
+      });
+}
+
+void SessionArchives::EndImport(const ArchiveFile& file, const absl::Status& status) {
+  if (!IsOfStorage(status)) imports_.Drop(file);
 }
 
 void SessionArchives::Read(std::shared_ptr<ArchiveFile> file, Done<ArchivedSession> done) {
@@ -134,7 +205,11 @@ void SessionArchives::TakeState(std::shared_ptr<ArchiveFile> file, const StoreId
 
 absl::StatusOr<std::shared_ptr<ArchiveFile>> SessionArchives::NewFile() {
   std::erase_if(files_, [](const auto& file) { return file.expired(); });
-  if (files_.size() >= kMaxArchives) {
+  const auto on_their_way = std::count_if(files_.begin(), files_.end(), [](const auto& entry) {
+    const std::shared_ptr<ArchiveFile> file = entry.lock();
+    return file != nullptr && !file->left();
+  });
+  if (on_their_way >= kMaxArchives) {
     return MakeError(
         absl::StatusCode::kResourceExhausted,
         absl::StrCat("there are ", kMaxArchives, " archives on their way; try again"),

@@ -15,6 +15,7 @@
 #include "engine/durability/archive_file.h"
 #include "engine/durability/io_thread.h"
 #include "engine/durability/mailbox.h"
+#include "engine/durability/partial_imports.h"
 #include "engine/session.h"
 #include "storage/archive.h"
 #include "storage/session_store.h"
@@ -33,6 +34,15 @@ struct SessionArchive {
   std::string id;  // changes with the content
   uint64_t size_bytes = 0;
   std::shared_ptr<ArchiveFile> file;
+};
+
+// How the stream of an archive begins.
+struct ImportStart {
+  // Names the import, so that it can go on when the stream breaks off. Empty: it cannot.
+  std::string import_id;
+  // What has come before: how many bytes, and, if it is to be compared, their XXH3.
+  uint64_t offset = 0;
+  std::optional<uint64_t> hash;
 };
 
 // A session that an archive holds, validated.
@@ -62,17 +72,26 @@ class SessionArchives {
   };
 
   // `store` and `config` must outlive it. `log_meaning`: see LogMeaning; `model_fingerprint`: see
-  // CheckpointInfo.
+  // CheckpointInfo. The clock must outlive it.
   SessionArchives(SessionStore& store, const ArchiveOptions& options, const ModelConfig& config,
-                  uint64_t log_meaning, uint64_t model_fingerprint,
+                  uint64_t log_meaning, uint64_t model_fingerprint, const Clock& clock,
                   std::shared_ptr<Mailbox> mailbox);
 
   // The session's archive as its log is on the disk, with the newest checkpoint that fits.
   // RESOURCE_EXHAUSTED, UNAVAILABLE, DATA_LOSS.
   void Export(Subject subject, Done<SessionArchive> done);
 
-  // An empty one, to be filled. RESOURCE_EXHAUSTED, UNAVAILABLE.
-  void Begin(Done<std::shared_ptr<ArchiveFile>> done);
+  // One to be filled, of a session that is to be `key`: empty, or what has come of the import
+  // `start` before. OUT_OF_RANGE if that is not `start.offset` bytes, with how many it is: 0 also
+  // if it was dropped. INVALID_ARGUMENT if it is of another session, or its bytes are others.
+  // RESOURCE_EXHAUSTED, UNAVAILABLE.
+  void BeginImport(const SessionKey& key, const ImportStart& start,
+                   Done<std::shared_ptr<ArchiveFile>> done);
+  // The import of `file` has ended: unless it may be tried again, nothing is kept of it.
+  void EndImport(const ArchiveFile& file, const absl::Status& status);
+  // Drops imports that nobody has gone on with, and when it is to be called next.
+  void DropOldImports() { imports_.DropOld(); }
+  absl::Time NextExpiry() const { return imports_.NextExpiry(); }
   // What the archive holds. DATA_LOSS if any of it is damaged, FAILED_PRECONDITION if it is of
   // another model or format.
   void Read(std::shared_ptr<ArchiveFile> file, Done<ArchivedSession> done);
@@ -85,6 +104,11 @@ class SessionArchives {
   void Stop() { io_->Stop(); }
 
  private:
+  void AddImport(const SessionKey& key, const ImportStart& start,
+                 Done<std::shared_ptr<ArchiveFile>> done);
+  void GoOnWith(std::shared_ptr<ArchiveFile> file, const ImportStart& start,
+                Done<std::shared_ptr<ArchiveFile>> done);
+
   // Runs `work` on the thread, and `done` with what it returns.
   template <typename Work, typename Callback>
   void Run(Work work, Callback done);
@@ -101,6 +125,7 @@ class SessionArchives {
   const uint64_t log_meaning_, model_fingerprint_;
   const std::shared_ptr<Mailbox> mailbox_;
   int64_t under_way_ = 0;
+  PartialImports imports_;
   std::vector<std::weak_ptr<ArchiveFile>> files_;  // the thread's
   const std::shared_ptr<IoThread> io_ = std::make_shared<IoThread>();
 };

@@ -153,6 +153,7 @@ void SessionLog::WhenDurable(Tell tell) {
 bool SessionLog::Receive() {
   const std::vector<Mailbox::Letter> letters = mailbox_->Take();
   for (const Mailbox::Letter& letter : letters) letter();
+  if (archives_) archives_->DropOldImports();
   return !letters.empty();
 }
 
@@ -218,7 +219,7 @@ void SessionLog::OpenArchives(const ArchiveOptions& options, const ModelConfig& 
                               uint64_t model_fingerprint) {
   if (!store_) return;
   archives_ = std::make_unique<SessionArchives>(*store_, options, config, log_meaning_,
-                                                model_fingerprint, mailbox_);
+                                                model_fingerprint, clock_, mailbox_);
 }
 
 SessionArchives::Subject SessionLog::Describe(const Session& session) const {

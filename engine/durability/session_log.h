@@ -74,6 +74,10 @@ class SessionLog {
   void WhenDurable(Tell tell);
   // Takes what the disk has done meanwhile, and tells what waited for it; false if it was nothing.
   bool Receive();
+  // When Receive has something to do unless something happens before.
+  absl::Time NextWake() const {
+    return archives_ ? archives_->NextExpiry() : absl::InfiniteFuture();
+  }
   // Ends all that waits with `status`: the log may have it or not.
   void GiveUp(const absl::Status& status);
   // Events and answers that wait.

@@ -45,7 +45,7 @@ weights random_weights
 session session_cache cache_pools computed_state request_records sequence_step control_log update_log replay
 tiers/
 fast_weights
-session_table update_queue
+session_table update_queue held_calls
 durability/
 scheduling/
 model

@@ -76,6 +76,17 @@ TEST_F(ArchiveCommandsTest, AnExportOfASessionThatHasChangedBeginsAnew) {
   EXPECT_THAT(service_.export_offsets(), ElementsAre(0, 6, 0));
 }
 
+TEST_F(ArchiveCommandsTest, AnImportThatBreaksOffGoesOnByItself) {
+  ASSERT_EQ(Run({"sessions", "export", "reader", file_}).exit_code, 0);
+  service_.BreakImportAt(6);
+  const RunResult in = Run({"sessions", "import", file_, "copy"});
+  ASSERT_EQ(in.exit_code, 0) << in.err;
+  EXPECT_EQ(in.out, "copy\n");
+  EXPECT_THAT(in.err, HasSubstr("going on at byte 6"));
+  EXPECT_EQ(service_.text("copy"), "one two three four");
+  EXPECT_THAT(service_.import_offsets(), ElementsAre(0, 18, 6));
+}
+
 TEST_F(ArchiveCommandsTest, WhatGoesWrongIsSaid) {
   EXPECT_EQ(Run({"sessions", "export", "nobody", file_}).exit_code, 1);
   EXPECT_EQ(Files(), 0);

@@ -13,6 +13,7 @@
 #include "mneme/v1/errors.pb.h"
 #include "mneme/v1/inference.grpc.pb.h"
 #include "mneme/v1/sessions.grpc.pb.h"
+#include "tests/client/service_errors.h"
 
 namespace mneme {
 namespace {
@@ -26,31 +27,6 @@ struct State {
   std::string text;
   std::vector<std::string> pieces;
 };
-
-grpc::Status Error(grpc::StatusCode code, const std::string& message,
-                   const v1::ErrorDetail& detail) {
-  v1::RpcStatus status;
-  status.set_code(code);
-  status.set_message(message);
-  status.add_details()->PackFrom(detail);
-  return {code, message, status.SerializeAsString()};
-}
-
-grpc::Status NotFound(const std::string& session_id) {
-  v1::ErrorDetail detail;
-  detail.set_reason(v1::ERROR_REASON_SESSION_NOT_FOUND);
-  return Error(grpc::StatusCode::NOT_FOUND, absl::StrCat("no session \"", session_id, "\""),
-               detail);
-}
-
-grpc::Status Draining() {
-  v1::ErrorDetail detail;
-  detail.set_reason(v1::ERROR_REASON_DRAINING);
-  detail.set_retryable(true);
-  detail.mutable_retry_delay()->set_seconds(1);
-  detail.mutable_retry_delay()->set_nanos(500'000'000);
-  return Error(grpc::StatusCode::UNAVAILABLE, "the server is draining", detail);
-}
 
 // Adds to what the session has read; returns the number of tokens.
 uint64_t Read(State& state, const std::string& text) {
@@ -207,15 +183,23 @@ class RecallService::Impl : public v1::SessionService::Service,
                              grpc::ServerReader<v1::ImportSessionRequest>* reader,
                              v1::Session* response) override {
     v1::ImportSessionRequest message;
-    std::string archive;
     v1::CreateSessionRequest create;
     while (reader->Read(&message)) {
+      std::lock_guard lock(mutex_);
       if (message.has_session_id()) create.set_session_id(message.session_id());
-      archive += message.data();
+      if (message.has_import_id()) {
+        import_offsets_.push_back(message.offset());
+        if (message.offset() != imported_.size()) return GoOnAt(imported_.size());
+      }
+      imported_ += message.data().substr(0, break_import_at_);
+      if (std::exchange(break_import_at_, SIZE_MAX) != SIZE_MAX) {
+        return {grpc::StatusCode::UNAVAILABLE, "the line is cut"};
+      }
     }
     const grpc::Status status = CreateSession(context, &create, response);
-    if (!status.ok()) return status;
     std::lock_guard lock(mutex_);
+    const std::string archive = std::exchange(imported_, "");
+    if (!status.ok()) return status;
     Read(states_[response->session_id()], archive);
     return status;
   }
@@ -303,9 +287,17 @@ class RecallService::Impl : public v1::SessionService::Service,
     std::lock_guard lock(mutex_);
     break_export_at_ = bytes;
   }
+  void BreakImportAt(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    break_import_at_ = bytes;
+  }
   std::vector<uint64_t> export_offsets() const {
     std::lock_guard lock(mutex_);
     return export_offsets_;
+  }
+  std::vector<uint64_t> import_offsets() const {
+    std::lock_guard lock(mutex_);
+    return import_offsets_;
   }
   int port() const { return port_; }
 
@@ -371,6 +363,9 @@ class RecallService::Impl : public v1::SessionService::Service,
   std::map<std::string, State> states_;   // guarded by mutex_
   size_t break_export_at_ = SIZE_MAX;     // guarded by mutex_
   std::vector<uint64_t> export_offsets_;  // guarded by mutex_
+  size_t break_import_at_ = SIZE_MAX;     // guarded by mutex_
+  std::string imported_;                  // of an import that is not whole; guarded by mutex_
+  std::vector<uint64_t> import_offsets_;  // guarded by mutex_
   int drawn_ = 0;                         // guarded by mutex_
   bool draining_ = false;                 // guarded by mutex_
   int port_ = 0;
@@ -389,6 +384,8 @@ std::vector<std::string> RecallService::pieces(const std::string& session_id) co
 }
 void RecallService::BreakExportAt(size_t bytes) { impl_->BreakExportAt(bytes); }
 std::vector<uint64_t> RecallService::export_offsets() const { return impl_->export_offsets(); }
+void RecallService::BreakImportAt(size_t bytes) { impl_->BreakImportAt(bytes); }
+std::vector<uint64_t> RecallService::import_offsets() const { return impl_->import_offsets(); }
 std::vector<std::string> RecallService::session_ids() const { return impl_->session_ids(); }
 void RecallService::Drain() { impl_->Drain(); }
 

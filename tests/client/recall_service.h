@@ -31,6 +31,9 @@ class RecallService {
   void BreakExportAt(size_t bytes);
   // The offsets at which exports have begun.
   std::vector<uint64_t> export_offsets() const;
+  // Likewise of imports: the next one breaks off when so many bytes of a piece have come.
+  void BreakImportAt(size_t bytes);
+  std::vector<uint64_t> import_offsets() const;
 
   // From now on every append and generation ends with UNAVAILABLE, draining, retry after 1.5 s.
   void Drain();

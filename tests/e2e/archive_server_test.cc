@@ -2,9 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -74,6 +77,56 @@ class ArchiveServerTest : public ::testing::Test {
     }
     stream->WritesDone();
     return stream->Finish();
+  }
+
+  // Begins a stream of an import, with what comes behind the first `offset` bytes up to `end`.
+  static std::unique_ptr<grpc::ClientWriter<v1::ImportSessionRequest>> StartImport(
+      RealServer& server, grpc::ClientContext* context, v1::ImportSessionRequest first,
+      const std::string& bytes, size_t end, v1::Session* session) {
+    auto stream = server.sessions().ImportSession(context, session);
+    for (size_t at = first.offset(); at < end || first.has_import_id(); at += 999) {
+      first.set_data(at < end ? bytes.substr(at, std::min<size_t>(999, end - at)) : "");
+      if (!stream->Write(first)) break;
+      first.Clear();
+    }
+    return stream;
+  }
+  static v1::ImportSessionRequest First(const std::string& id, const std::string& import_id,
+                                        uint64_t offset) {
+    v1::ImportSessionRequest first;
+    first.set_session_id(id);
+    first.set_import_id(import_id);
+    first.set_offset(offset);
+    return first;
+  }
+  // The rest of an import, to its end.
+  static grpc::Status Resume(RealServer& server, const v1::ImportSessionRequest& first,
+                             const std::string& bytes, v1::Session* session) {
+    grpc::ClientContext context;
+    const auto stream = StartImport(server, &context, first, bytes, bytes.size(), session);
+    stream->WritesDone();
+    return stream->Finish();
+  }
+  // How much the server has of an import.
+  static uint64_t Held(RealServer& server, const std::string& id, const std::string& import_id) {
+    v1::Session session;
+    const grpc::Status status =
+        Resume(server, First(id, import_id, UINT64_MAX), std::string(), &session);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::OUT_OF_RANGE) << status.error_message();
+    EXPECT_EQ(DetailOf(status).reason(), v1::ERROR_REASON_OFFSET_MISMATCH);
+    return DetailOf(status).offset();
+  }
+  // Sends the first `end` bytes, and cuts the stream when the server has them.
+  static void BreakOff(RealServer& server, const std::string& id, const std::string& import_id,
+                       const std::string& bytes, size_t end) {
+    grpc::ClientContext context;
+    v1::Session session;
+    const auto stream =
+        StartImport(server, &context, First(id, import_id, 0), bytes, end, &session);
+    while (Held(server, id, import_id) < end) {
+    }
+    context.TryCancel();
+    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
   }
 
   // The program's exit code; what it printed goes to `out`.
@@ -162,6 +215,52 @@ TEST_F(ArchiveServerTest, ACancelledImportLeavesNothing) {
   }
   EXPECT_EQ(Export(there_, "t").status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_TRUE(Import(there_, "t", archive, &session_).ok());
+}
+
+TEST_F(ArchiveServerTest, AnImportThatBrokeOffGoesOnAtItsOffset) {
+  const std::string archive = Export(here_, "s").bytes;
+  ASSERT_TRUE(Import(there_, "unbroken", archive, &session_).ok());
+  const std::vector<int32_t> expected = there_.Generate(GreedyMessage("unbroken", 30)).ids;
+  const size_t size = archive.size();
+  for (const size_t cut : {size_t{0}, size_t{1}, size_t{500}, size / 2, size - 1, size}) {
+    const std::string id = "cut-" + std::to_string(cut);
+    BreakOff(there_, id, "import", archive, cut);
+    v1::ImportSessionRequest first = First(id, "import", cut);
+    first.set_offset_xxh3(XXH3_64bits(archive.data(), cut));
+    const grpc::Status status = Resume(there_, first, archive, &session_);
+    ASSERT_TRUE(status.ok()) << cut << ": " << status.error_message();
+    EXPECT_EQ(session_.session_id(), id);
+    EXPECT_EQ(session_.position(), 120U);
+    EXPECT_EQ(there_.Generate(GreedyMessage(id, 30)).ids, expected);
+    EXPECT_EQ(Resume(there_, first, archive, &session_).error_code(),
+              grpc::StatusCode::ALREADY_EXISTS);
+  }
+}
+
+TEST_F(ArchiveServerTest, WhatDoesNotGoOnWithAnImportIsRefused) {
+  const std::string archive = Export(here_, "s").bytes;
+  BreakOff(there_, "t", "import", archive, 300);
+  const auto refused = [&](const v1::ImportSessionRequest& first) {
+    const grpc::Status status = Resume(there_, first, archive, &session_);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+    return DetailOf(status).reason();
+  };
+  EXPECT_EQ(refused(First("other", "import", 300)), v1::ERROR_REASON_REQUEST_ID_REUSED);
+  v1::ImportSessionRequest changed = First("t", "import", 300);
+  changed.set_offset_xxh3(7);
+  EXPECT_EQ(refused(changed), v1::ERROR_REASON_REQUEST_ID_REUSED);
+  EXPECT_EQ(refused(First("t", "a b", 0)), v1::ERROR_REASON_INVALID_FIELD);
+  v1::ImportSessionRequest nameless;
+  nameless.set_offset(300);
+  EXPECT_EQ(refused(nameless), v1::ERROR_REASON_INVALID_FIELD);
+  EXPECT_EQ(Held(there_, "t", "import"), 300U) << "it is kept";
+  // Other bytes than those that were to come.
+  std::string other = archive;
+  other[other.size() - 40] ^= 1;
+  EXPECT_EQ(Resume(there_, First("t", "import", 300), other, &session_).error_code(),
+            grpc::StatusCode::DATA_LOSS);
+  EXPECT_EQ(Held(there_, "t", "import"), 0U) << "that is no archive";
+  EXPECT_TRUE(Resume(there_, First("t", "import", 0), archive, &session_).ok());
 }
 
 TEST_F(ArchiveServerTest, TheProgramTakesASessionFromServerToServer) {

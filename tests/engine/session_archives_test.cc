@@ -6,7 +6,6 @@
 
 #include <cstring>
 #include <filesystem>
-#include <future>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "storage/archive.h"
 #include "storage/checkpoint_files.h"
+#include "tests/engine/archive_harness.h"
 #include "tests/engine/durable_engine.h"
 #include "tests/engine/peek.h"
 #include "tests/storage/checkpoint_harness.h"
@@ -23,75 +23,6 @@ namespace mneme {
 namespace {
 
 using ::testing::HasSubstr;
-
-const std::filesystem::path kModel = "tests/golden/qwen3-hidden-target";
-
-HarnessOptions With(const std::optional<SecretKey>& key, uint64_t max_bytes = 1 << 20) {
-  HarnessOptions options;
-  options.engine.archives = {.operator_key = key, .max_bytes = max_bytes};
-  return options;
-}
-
-// Runs the engine until `begin` has been answered.
-template <typename T, typename Begin>
-absl::StatusOr<T> Await(LoopHarness& engine, Begin begin) {
-  absl::StatusOr<T> answer = absl::UnknownError("no answer");
-  begin([&answer](absl::StatusOr<T> result) { answer = std::move(result); });
-  engine.RunAll({});
-  return answer;
-}
-
-absl::StatusOr<SessionArchive> StartExport(LoopHarness& engine, const std::string& id) {
-  return Await<SessionArchive>(engine, [&](auto done) {
-    engine.loop().ExportSession({"test", id}, done);
-  });
-}
-
-std::string BytesOf(ArchiveFile& file, uint64_t offset = 0) {
-  std::promise<absl::StatusOr<std::string>> bytes;
-  file.Read(offset, UINT64_MAX, [&bytes](auto part) { bytes.set_value(std::move(part)); });
-  return *bytes.get_future().get();
-}
-
-std::string Export(LoopHarness& engine, const std::string& id) {
-  const absl::StatusOr<SessionArchive> archive = StartExport(engine, id);
-  EXPECT_TRUE(archive.ok()) << archive.status();
-  if (!archive.ok()) return "";
-  const std::string bytes = BytesOf(*archive->file);
-  EXPECT_EQ(bytes.size(), archive->size_bytes);
-  return bytes;
-}
-
-absl::StatusOr<std::shared_ptr<ArchiveFile>> BeginImport(LoopHarness& engine,
-                                                         const std::string& id) {
-  return Await<std::shared_ptr<ArchiveFile>>(engine, [&](auto done) {
-    engine.loop().BeginImport({"test", id}, done);
-  });
-}
-
-absl::Status Append(ArchiveFile& file, uint64_t offset, const std::string& bytes) {
-  std::promise<absl::Status> appended;
-  file.Append(offset, bytes, [&appended](absl::Status status) { appended.set_value(status); });
-  return appended.get_future().get();
-}
-
-absl::StatusOr<SessionInfo> Import(LoopHarness& engine, const std::string& id,
-                                   const std::string& bytes) {
-  const auto file = BeginImport(engine, id);
-  if (!file.ok()) return file.status();
-  for (size_t at = 0; at < bytes.size(); at += 1000) {
-    const absl::Status status = Append(**file, at, bytes.substr(at, 1000));
-    if (!status.ok()) return status;
-  }
-  return Await<SessionInfo>(engine, [&](auto done) {
-    engine.loop().ImportSession({"test", id}, *file, done);
-  });
-}
-
-int64_t SpooledFiles(const DurableEngine& durable) {
-  const std::filesystem::directory_iterator files(durable.data_dir() + "/spool");
-  return std::distance(begin(files), end(files));
-}
 
 // Model, chunks that may wait.
 class ImportedSessionTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {};
@@ -175,7 +106,7 @@ class SessionArchivesTest : public ::testing::Test {
   }
 
   const SecretKey key_ = SecretKey::Random();
-  DurableEngine here_{kModel, With(key_)};
+  DurableEngine here_{kArchiveModel, With(key_)};
 };
 
 TEST_F(SessionArchivesTest, TheSameSessionGivesTheSameBytes) {
@@ -199,9 +130,9 @@ TEST_F(SessionArchivesTest, StateIsTakenFromServersThatShareTheKey) {
   MakeCheckpoint();
   const std::string archive = Export(*here_, "s");
   EXPECT_GT(archive.size(), without.size() + 999);
-  DurableEngine friendly(kModel, With(key_));
-  DurableEngine stranger(kModel, With(SecretKey::Random()));
-  DurableEngine keyless(kModel, With({}));
+  DurableEngine friendly(kArchiveModel, With(key_));
+  DurableEngine stranger(kArchiveModel, With(SecretKey::Random()));
+  DurableEngine keyless(kArchiveModel, With({}));
   for (DurableEngine* engine : {&friendly, &stranger, &keyless}) {
     ASSERT_TRUE(Import(**engine, "t", archive).ok());
     EXPECT_EQ((*engine)->Info("t").position, 70);
@@ -214,7 +145,7 @@ TEST_F(SessionArchivesTest, WhatIsDamagedIsRefusedAndTheNextRequestWorks) {
   const std::string archive = Export(*here_, "s");
   here_->Append("s", {1});
   const std::string other = Export(*here_, "s");
-  DurableEngine there(kModel, With(key_));
+  DurableEngine there(kArchiveModel, With(key_));
   for (const Damage& damage : Damages(archive, other)) {
     // Metadata and log are anybody's to write.
     if (damage.what.starts_with("metadata[0] of") || damage.what.starts_with("log[0] of")) continue;
@@ -278,7 +209,7 @@ TEST_F(SessionArchivesTest, NamesAreKept) {
 
 TEST_F(SessionArchivesTest, WhatIsTooLargeIsRefused) {
   const std::string archive = Export(*here_, "s");
-  DurableEngine small(kModel, With(key_, /*max_bytes=*/archive.size() - 1));
+  DurableEngine small(kArchiveModel, With(key_, /*max_bytes=*/archive.size() - 1));
   EXPECT_TRUE(absl::IsResourceExhausted(Import(*small, "t", archive).status()));
   small->Create("s");
   EXPECT_TRUE(EndedOk(*small->Append("s", RandomTokens(90, 1))));
@@ -303,7 +234,7 @@ TEST_F(SessionArchivesTest, AnImportThatEndsEarlyLeavesNothing) {
 }
 
 TEST(ArchivesInMemoryTest, WithoutAStoreThereAreNone) {
-  LoopHarness engine(kModel);
+  LoopHarness engine(kArchiveModel);
   engine.Create("s");
   const absl::Status status = StartExport(engine, "s").status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status));

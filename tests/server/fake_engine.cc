@@ -122,7 +122,7 @@ void FakeEngine::UpdateSession(SessionKey key, SessionUpdate update, Done<Sessio
 }
 
 void FakeEngine::ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                             Done<SessionInfo> done) {
+                             GaveUp /*gave_up*/, Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);
   if (!found.ok()) return done(found.status());
@@ -134,7 +134,8 @@ void FakeEngine::ForkSession(SessionKey key, std::string new_id, std::optional<i
   done(fork);
 }
 
-void FakeEngine::RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) {
+void FakeEngine::RollbackSession(SessionKey key, int64_t to_position, GaveUp /*gave_up*/,
+                                 Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);
   if (!found.ok()) return done(found.status());
@@ -148,7 +149,7 @@ void FakeEngine::ExportSession(SessionKey, Done<SessionArchive> done) {
   done(absl::FailedPreconditionError("no archives"));
 }
 
-void FakeEngine::BeginImport(SessionKey, Done<std::shared_ptr<ArchiveFile>> done) {
+void FakeEngine::BeginImport(SessionKey, ImportStart, Done<std::shared_ptr<ArchiveFile>> done) {
   done(absl::FailedPreconditionError("no archives"));
 }
 
@@ -156,7 +157,8 @@ void FakeEngine::ImportSession(SessionKey, std::shared_ptr<ArchiveFile>, Done<Se
   done(absl::FailedPreconditionError("no archives"));
 }
 
-void FakeEngine::CheckpointSession(SessionKey key, Done<CheckpointSummary> done) {
+void FakeEngine::CheckpointSession(SessionKey key, GaveUp /*gave_up*/,
+                                   Done<CheckpointSummary> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);
   if (!found.ok()) return done(found.status());

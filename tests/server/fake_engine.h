@@ -51,14 +51,16 @@ class FakeEngine final : public Engine {
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override;
   // A fork is at `at_position`, or where its parent is; a rollback sets the position.
   void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                   Done<SessionInfo> done) override;
-  void RollbackSession(SessionKey key, int64_t to_position, Done<SessionInfo> done) override;
+                   GaveUp gave_up, Done<SessionInfo> done) override;
+  void RollbackSession(SessionKey key, int64_t to_position, GaveUp gave_up,
+                       Done<SessionInfo> done) override;
   // It makes and takes no archives.
   void ExportSession(SessionKey key, Done<SessionArchive> done) override;
-  void BeginImport(SessionKey key, Done<std::shared_ptr<ArchiveFile>> done) override;
+  void BeginImport(SessionKey key, ImportStart start,
+                   Done<std::shared_ptr<ArchiveFile>> done) override;
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override;
-  void CheckpointSession(SessionKey key, Done<CheckpointSummary> done) override;
+  void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) override;
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override;
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override;
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override;
