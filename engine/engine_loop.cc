@@ -47,7 +47,9 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
       sessions_(*pools_, context_.options.max_sessions),
       scheduler_(LimitsOf(context_)),
       tenants_(context_.options.tenant_weights),
-      tiers_(std::move(tiers)) {
+      tiers_(std::move(tiers)),
+      disk_(log_, *tiers_, *checkpointer_, context_.options.checkpoint_kv, context_.clock,
+            context_.stats) {
   context_.log = &log_;
   log_.OpenArchives(context_.options.archives, context_.config, context_.model_fingerprint);
   context_.tiers = tiers_.get();
@@ -171,12 +173,13 @@ bool EngineLoop::Work() {
   const int64_t before = queues_.size();
   const bool moved = FinishMoves();
   const bool expired = Sweep();
+  const bool left = FinishLeaving();
   BeginCheckpoint();
   const std::vector<Ready> ready = CollectReady();
-  MakeRoom();
+  const bool has_room = MakeRoom() || left;
   if (ready.empty()) {
     Retire();  // before updates that nobody waits for
-    if (moved || expired || queues_.size() != before) return true;
+    if (moved || expired || has_room || queues_.size() != before) return true;
   }
   const std::vector<Session*> updates = CollectUpdates(ready);
   if (ready.empty() && updates.empty()) {
@@ -368,7 +371,8 @@ void EngineLoop::Fail(const absl::Status& status) {
 
 absl::Time EngineLoop::NextWake() const {
   if (!failure_.ok()) return absl::InfiniteFuture();
-  return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue()});
+  return std::min(
+      {next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue(), disk_.NextWake()});
 }
 
 }  // namespace mneme

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/durability/checkpointer.h"
+#include "engine/durability/disk_tier.h"
 #include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/job.h"
@@ -133,8 +134,11 @@ class EngineLoop {
   void BeginCheckpoint();
   // True if states have moved.
   bool FinishMoves();
-  // Parks idle sessions for the first request that waits for memory.
-  void MakeRoom();
+  // Parks idle sessions for the first request that waits for memory, or makes one leave memory for
+  // the disk; true if one has.
+  bool MakeRoom();
+  // True if a session has left memory.
+  bool FinishLeaving();
   // What is to become free for it.
   int64_t WantedBytes() const;
   // If all that could run waits for memory that nobody will give back: parks the sessions of later
@@ -181,6 +185,7 @@ class EngineLoop {
   absl::Status refusal_;
   absl::Status failure_;
   const std::unique_ptr<SessionTiers> tiers_;  // its thread ends before sessions do
+  DiskTier disk_;
 };
 
 }  // namespace mneme

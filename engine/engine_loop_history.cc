@@ -55,8 +55,6 @@ void EngineLoop::CheckpointSession(const SessionKey& key, Checkpointer::Done don
                           {.reason = ErrorReason::kUnspecified}));
   }
   if (!session->ready()) return done(BeingBroughtBack(session));
-  // One in the host's memory comes to the device first.
-  if (!queues_.Has(*session) && !tiers_->IsHere(*session)) PushRestore(session);
   checkpointer_->Ask(*session, std::move(done));
 }
 
@@ -68,7 +66,9 @@ void EngineLoop::BeginCheckpoint() {
     if (!job->logs()) taken.insert(&job->session());
   }
   Session* const session = checkpointer_->Begin([&](const Session& candidate) {
-    return candidate.ready() && tiers_->IsHere(candidate) && !taken.contains(&candidate);
+    if (!candidate.ready()) return false;
+    return tiers_->IsHere(candidate) ? !taken.contains(&candidate)
+                                     : tiers_->ParkedImage(candidate) != nullptr;
   });
   if (session != nullptr) updates_.Forget(*session);
 }
@@ -111,6 +111,7 @@ absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
     }
     updates_.Forget(*session);
   }
+  disk_.Forget(*session);
   checkpointer_->Forget(*session);
   log_.Commit();  // what it logged before
   SessionLogs logs = session->LogsAt(to_position);

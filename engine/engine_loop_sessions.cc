@@ -78,6 +78,7 @@ absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
 void EngineLoop::EndSession(Session* session, const absl::Status& status) {
   EndRequests(*session, status);
   updates_.Forget(*session);
+  disk_.Forget(*session);
   checkpointer_->Forget(*session);
   log_.Delete(*session);
   tiers_->Retire(sessions_.Remove(SessionKey(session->key())));

@@ -11,6 +11,17 @@ bool HasRoom(const HostTier& host, int64_t tenant_bytes, int64_t bytes) {
   return host.tenant_limit_bytes == 0 || tenant_bytes + bytes <= host.tenant_limit_bytes;
 }
 
+// Index of the one not used for longest that `fits` and may leave.
+template <typename Fits>
+std::optional<size_t> Oldest(const std::vector<ParkCandidate>& candidates, const Fits& fits) {
+  std::optional<size_t> oldest;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (candidates[i].leased || !fits(candidates[i])) continue;
+    if (!oldest || candidates[i].last_used < candidates[*oldest].last_used) oldest = i;
+  }
+  return oldest;
+}
+
 }  // namespace
 
 std::vector<size_t> ChooseToPark(const std::vector<ParkCandidate>& candidates, int64_t wanted_bytes,
@@ -33,6 +44,26 @@ std::vector<size_t> ChooseToPark(const std::vector<ParkCandidate>& candidates, i
     wanted_bytes -= candidate.device_bytes;
   }
   return chosen;
+}
+
+std::optional<size_t> ChooseToDrop(const std::vector<ParkCandidate>& candidates,
+                                   const HostTier& host) {
+  const std::optional<size_t> oldest =
+      Oldest(candidates, [](const ParkCandidate& c) { return c.device_bytes > 0; });
+  if (!oldest) return oldest;
+  const ParkCandidate& next = candidates[*oldest];
+  HostTier empty = host;
+  empty.free_bytes = host.limit_bytes;
+  if (!HasRoom(empty, 0, next.host_bytes)) return oldest;
+  const auto used = host.bytes_of_tenant.find(next.tenant);
+  const int64_t tenant_bytes = used == host.bytes_of_tenant.end() ? 0 : used->second;
+  // Others' going does not help a tenant that is at its own limit.
+  const bool of_tenant = !HasRoom(empty, tenant_bytes, next.host_bytes);
+  const std::optional<size_t> parked = Oldest(candidates, [&](const ParkCandidate& c) {
+    return c.device_bytes == 0 && c.host_bytes > 0 && c.last_used <= next.last_used &&
+           (!of_tenant || c.tenant == next.tenant);
+  });
+  return parked ? parked : oldest;
 }
 
 }  // namespace mneme
