@@ -38,8 +38,11 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
+      usage_(std::make_unique<DiskUsage>(
+          log_, DiskUsage::Limits{context_.options.disk_cache_bytes,
+                                  context_.options.tenant_disk_cache_bytes})),
       checkpointer_(std::make_unique<Checkpointer>(
-          log_, *tiers, StateFormat{*pools_, context_.model_fingerprint},
+          log_, *tiers, *usage_, StateFormat{*pools_, context_.model_fingerprint},
           Checkpointer::Options{context_.options.checkpoints, context_.options.checkpoint_kv},
           context_.clock, context_.stats)),
       log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer),
@@ -55,6 +58,7 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
   context_.tiers = tiers_.get();
   context_.checkpointer = checkpointer_.get();
   log_.ListInto(&sessions_);
+  usage_->Survey(sessions_.All());
   next_expiry_ = sessions_.NextExpiry();
 }
 
@@ -174,6 +178,7 @@ bool EngineLoop::Work() {
   const bool moved = FinishMoves();
   const bool expired = Sweep();
   const bool left = FinishLeaving();
+  TrimDisk();
   BeginCheckpoint();
   const std::vector<Ready> ready = CollectReady();
   const bool has_room = MakeRoom() || left;

@@ -137,6 +137,8 @@ class EngineLoop {
   // Parks idle sessions for the first request that waits for memory, or makes one leave memory for
   // the disk; true if one has.
   bool MakeRoom();
+  // Erases checkpoints when they take too much of the disk.
+  void TrimDisk();
   // True if a session has left memory.
   bool FinishLeaving();
   // What is to become free for it.
@@ -168,7 +170,9 @@ class EngineLoop {
   const std::unique_ptr<CachePools> pools_;
   const std::unique_ptr<Model> model_;
   JobContext context_;
-  const std::unique_ptr<Checkpointer> checkpointer_;  // before log_, whose end may still call it
+  // Before log_, whose end may still call them.
+  const std::unique_ptr<DiskUsage> usage_;
+  const std::unique_ptr<Checkpointer> checkpointer_;
   SessionLog log_;
   SessionTable sessions_;
   JobQueues queues_;

@@ -48,6 +48,11 @@ bool EngineLoop::FinishLeaving() {
   return left != nullptr;
 }
 
+void EngineLoop::TrimDisk() {
+  if (!usage_->is_over()) return;
+  for (const Session* session : usage_->Trim(sessions_.All())) checkpointer_->OnErased(*session);
+}
+
 int64_t EngineLoop::WantedBytes() const {
   const Job& first = *starved_[0];
   const int64_t needed = tiers_->IsHere(first.session()) ? first.missing_bytes()
@@ -98,6 +103,8 @@ EngineLoad EngineLoop::load() const {
                      .device_bytes_reserved = pools_->budget().reserved_bytes(),
                      .device_bytes_limit = pools_->budget().limit_bytes(),
                      .host_bytes = sessions_.host_bytes(),
+                     .disk_cache_bytes_used = usage_->bytes(),
+                     .disk_cache_bytes_limit = context_.options.disk_cache_bytes,
                      .tenants = tenants_.Loads(now)};
   for (const TenantLoad& tenant : load.tenants) {
     load.running_requests += tenant.running_requests;

@@ -30,9 +30,16 @@ absl::Status Gone() {
 
 }  // namespace
 
-Checkpointer::Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
-                           const Options& options, const Clock& clock, StatsSink& stats)
-    : log_(log), tiers_(tiers), format_(format), options_(options), clock_(clock), stats_(stats) {}
+Checkpointer::Checkpointer(SessionLog& log, SessionTiers& tiers, DiskUsage& usage,
+                           const StateFormat& format, const Options& options, const Clock& clock,
+                           StatsSink& stats)
+    : log_(log),
+      tiers_(tiers),
+      usage_(usage),
+      format_(format),
+      options_(options),
+      clock_(clock),
+      stats_(stats) {}
 
 Checkpointer::~Checkpointer() { GiveUp(Unavailable("the server is shutting down")); }
 
@@ -57,6 +64,11 @@ void Checkpointer::Note(Session& session) {
 void Checkpointer::OnRestored(Session& session, int64_t position) {
   marks_.try_emplace(&session,
                      Mark{.position = position, .written = position, .time = clock_.Now()});
+}
+
+void Checkpointer::OnErased(const Session& session) {
+  const auto mark = marks_.find(&session);
+  if (mark != marks_.end()) mark->second.written = 0;
 }
 
 void Checkpointer::Forget(const Session& session) {
@@ -127,6 +139,7 @@ Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_take
 bool Checkpointer::BeginWith(Session& session, Done done) {
   const std::shared_ptr<const StateImage> parked = tiers_.ParkedImage(session);
   const StateShape shape = parked ? parked->shape : session.state().shape();
+  usage_.Track(session);
   Mark& mark = marks_[&session];
   mark.position = session.computed();
   mark.time = clock_.Now();
@@ -180,7 +193,10 @@ void Checkpointer::Write(std::shared_ptr<const StateImage> image) {
                   info = taken_->info](SessionStore& store) mutable {
     const absl::Status status = WriteCheckpoint(store, id, info, *image, format_, options_.policy);
     image.reset();  // before anybody is told: the memory may be wanted
-    return [this, status] { End(status); };
+    return [this, status, id, bytes = CheckpointFiles(store).Bytes(id)] {
+      usage_.Set(id, bytes);
+      End(status);
+    };
   });
 }
 

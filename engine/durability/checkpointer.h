@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/clock.h"
 #include "engine/durability/checkpoint_io.h"
+#include "engine/durability/disk_usage.h"
 #include "engine/durability/session_log.h"
 #include "engine/request.h"
 #include "engine/session.h"
@@ -36,7 +37,7 @@ class Checkpointer {
   };
 
   // All must outlive this, but `log` and `tiers`, which are only called by the calls below.
-  Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
+  Checkpointer(SessionLog& log, SessionTiers& tiers, DiskUsage& usage, const StateFormat& format,
                const Options& options, const Clock& clock, StatsSink& stats);
   // Those that were asked for and are not written end with UNAVAILABLE.
   ~Checkpointer();
@@ -45,6 +46,8 @@ class Checkpointer {
   void Note(Session& session);
   // It was restored from a checkpoint at this position.
   void OnRestored(Session& session, int64_t position);
+  // Its checkpoints have been erased.
+  void OnErased(const Session& session);
   // It is about to go, or goes back; what was asked for ends with ABORTED.
   void Forget(const Session& session);
   // Takes one of the session as soon as its state can be copied.
@@ -97,6 +100,7 @@ class Checkpointer {
 
   SessionLog& log_;
   SessionTiers& tiers_;
+  DiskUsage& usage_;
   const StateFormat format_;
   const Options options_;
   const Clock& clock_;

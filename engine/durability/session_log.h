@@ -88,8 +88,8 @@ class SessionLog {
   // Whether the log has all of the session: one that does not log tells at once what it computes,
   // and so may not compute before.
   bool HasAllOf(const Session& session) const;
-  // Whether all of a session that is kept can be read, whatever the durability promises. If not, the
-  // next Receive after which it can has something.
+  // Whether all of a session that is kept can be read, whatever the durability promises. If not,
+  // the next Receive after which it can has something.
   bool IsWritten(const Session& session);
   // Commits under way, or letters not received.
   bool busy() const {

@@ -11,6 +11,17 @@ bool HasRoom(const HostTier& host, int64_t tenant_bytes, int64_t bytes) {
   return host.tenant_limit_bytes == 0 || tenant_bytes + bytes <= host.tenant_limit_bytes;
 }
 
+// Indices, the one not used for longest first.
+template <typename Candidate>
+std::vector<size_t> ByLastUse(const std::vector<Candidate>& candidates) {
+  std::vector<size_t> order(candidates.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return candidates[a].last_used < candidates[b].last_used;
+  });
+  return order;
+}
+
 // Index of the one not used for longest that `fits` and may leave.
 template <typename Fits>
 std::optional<size_t> Oldest(const std::vector<ParkCandidate>& candidates, const Fits& fits) {
@@ -26,13 +37,8 @@ std::optional<size_t> Oldest(const std::vector<ParkCandidate>& candidates, const
 
 std::vector<size_t> ChooseToPark(const std::vector<ParkCandidate>& candidates, int64_t wanted_bytes,
                                  HostTier host) {
-  std::vector<size_t> order(candidates.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return candidates[a].last_used < candidates[b].last_used;
-  });
   std::vector<size_t> chosen;
-  for (const size_t i : order) {
+  for (const size_t i : ByLastUse(candidates)) {
     if (wanted_bytes <= 0) break;
     const ParkCandidate& candidate = candidates[i];
     int64_t& tenant_bytes = host.bytes_of_tenant[candidate.tenant];
@@ -64,6 +70,28 @@ std::optional<size_t> ChooseToDrop(const std::vector<ParkCandidate>& candidates,
            (!of_tenant || c.tenant == next.tenant);
   });
   return parked ? parked : oldest;
+}
+
+std::vector<size_t> ChooseToErase(const std::vector<DiskCandidate>& candidates, int64_t limit_bytes,
+                                  int64_t tenant_limit_bytes) {
+  int64_t bytes = 0;
+  std::map<std::string, int64_t> bytes_of_tenant;
+  for (const DiskCandidate& candidate : candidates) {
+    bytes += candidate.bytes;
+    bytes_of_tenant[candidate.tenant] += candidate.bytes;
+  }
+  std::vector<size_t> chosen;
+  for (const size_t i : ByLastUse(candidates)) {
+    const DiskCandidate& candidate = candidates[i];
+    int64_t& tenant_bytes = bytes_of_tenant[candidate.tenant];
+    const bool over = (limit_bytes > 0 && bytes > limit_bytes) ||
+                      (tenant_limit_bytes > 0 && tenant_bytes > tenant_limit_bytes);
+    if (!over || candidate.bytes == 0) continue;
+    chosen.push_back(i);
+    bytes -= candidate.bytes;
+    tenant_bytes -= candidate.bytes;
+  }
+  return chosen;
 }
 
 }  // namespace mneme

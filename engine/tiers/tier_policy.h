@@ -1,7 +1,7 @@
 #ifndef MNEME_ENGINE_TIERS_TIER_POLICY_H_
 #define MNEME_ENGINE_TIERS_TIER_POLICY_H_
 
-// Which sessions leave the device, and which leave memory: pure functions.
+// Which sessions leave the device, which leave memory, and which the disk: pure functions.
 
 #include <cstdint>
 #include <map>
@@ -41,6 +41,18 @@ std::vector<size_t> ChooseToPark(const std::vector<ParkCandidate>& candidates, i
 // memory; then that. Nothing if none of them may leave.
 std::optional<size_t> ChooseToDrop(const std::vector<ParkCandidate>& candidates,
                                    const HostTier& host);
+
+// A session that has checkpoints.
+struct DiskCandidate {
+  std::string tenant;
+  absl::Time last_used;
+  int64_t bytes = 0;  // that they take
+};
+
+// Indices of those whose checkpoints are to be erased so that no more than `limit_bytes` are left,
+// and of no tenant more than `tenant_limit_bytes`: the one not used for longest first. 0: no limit.
+std::vector<size_t> ChooseToErase(const std::vector<DiskCandidate>& candidates, int64_t limit_bytes,
+                                  int64_t tenant_limit_bytes);
 
 }  // namespace mneme
 

@@ -1,111 +1,22 @@
-// Invariant: sessions that leave memory for the disk go on as if they had stayed; who has a request
-// in flight stays; what the disk does not take stays where it is (DESIGN §2.9, §8).
+// Invariant: sessions that leave memory for the disk go on as if they had stayed, and the one not
+// used for longest leaves first (DESIGN §8).
 
 #include "engine/durability/disk_tier.h"
 
 #include <algorithm>
-#include <atomic>
-#include <map>
 #include <random>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/engine/durable_engine.h"
-#include "tests/engine/peek.h"
+#include "tests/engine/disk_tier_fixture.h"
 
 namespace mneme {
 namespace {
 
-using ::testing::HasSubstr;
-
 constexpr char kModel[] = "tests/golden/qwen3-hidden-target";
-
-class TierStats : public StatsSink {
- public:
-  void OnParked(int64_t /*bytes*/, absl::Duration /*time*/) override { ++parked; }
-  void OnUnloaded(int64_t device_bytes) override { ++(device_bytes > 0 ? from_device : from_host); }
-  void OnCheckpoint(int64_t /*bytes*/, absl::Duration /*time*/) override { ++written; }
-  void OnCheckpointFailed(const absl::Status& /*why*/) override { ++failed; }
-  void OnCheckpointRefused(const absl::Status& why) override { refused.push_back(why); }
-  void OnRestoring(int64_t checkpoint_tokens, int64_t tokens) override {
-    restored = checkpoint_tokens;
-    of = tokens;
-  }
-
-  int parked = 0, from_device = 0, from_host = 0, written = 0, failed = 0;
-  std::vector<absl::Status> refused;
-  int64_t restored = -1, of = -1;  // of the last restore
-};
-
-int64_t WholeSlabs(int64_t bytes) {
-  return (bytes / HostPool::kSlabBytes + 1) * HostPool::kSlabBytes;
-}
-
-// An engine whose device and host hold so many sessions of 100 tokens, on a disk, and one that
-// holds all of them in memory.
-class TwoEngines {
- public:
-  TwoEngines(const std::filesystem::path& model, double on_device, int on_host, TierStats* stats,
-             bool checkpoint_kv = true)
-      : undisturbed_(model) {
-    undisturbed_.Create("size");
-    EXPECT_TRUE(EndedOk(*undisturbed_.Append("size", RandomTokens(100, 1))));
-    const int64_t bytes = undisturbed_.Info("size").device_bytes;
-    HarnessOptions options;
-    options.stats = stats;
-    options.engine.cache_bytes = static_cast<int64_t>(on_device * static_cast<double>(bytes));
-    options.engine.host_cache_bytes = on_host * WholeSlabs(bytes);
-    options.engine.checkpoint_kv = checkpoint_kv;
-    options.engine.checkpoints = {.every_tokens = 0, .every = absl::InfiniteDuration(), .keep = 2};
-    durable_ = std::make_unique<DurableEngine>(model, options);
-  }
-
-  LoopHarness& operator*() { return **durable_; }
-  LoopHarness* operator->() { return &**durable_; }
-  DurableEngine& durable() { return *durable_; }
-  LoopHarness& undisturbed() { return undisturbed_; }
-
-  // In both.
-  void Create(const std::string& id, const LearningControls& controls = {}) {
-    (*durable_)->Create(id, controls);
-    undisturbed_.Create(id, controls);
-  }
-  void Append(const std::string& id, const std::vector<int32_t>& tokens) {
-    Tick();
-    EXPECT_TRUE(EndedOk(*(*durable_)->Append(id, tokens))) << id;
-    EXPECT_TRUE(EndedOk(*undisturbed_.Append(id, tokens))) << id;
-  }
-  void Generate(const std::string& id, int64_t count, const std::vector<int32_t>& input = {}) {
-    Tick();
-    GenerateRequest request = GreedyRequest(count, input);
-    request.logprobs = 0;
-    const auto actual = (*durable_)->Generate(id, request);
-    const auto expected = undisturbed_.Generate(id, request);
-    ASSERT_TRUE(EndedOk(*actual)) << id;
-    ASSERT_TRUE(EndedOk(*expected)) << id;
-    ExpectSame(*actual, *expected);
-  }
-  void Delete(const std::string& id) {
-    EXPECT_TRUE((*durable_)->loop().DeleteSession({"test", id}).ok());
-    EXPECT_TRUE(undisturbed_.loop().DeleteSession({"test", id}).ok());
-  }
-  void ExpectTheSame(const std::string& id) {
-    SCOPED_TRACE(id);
-    Tick();
-    ExpectSame(*Peek(**durable_, id, 12), *Peek(undisturbed_, id, 12));
-    EXPECT_EQ((*durable_)->Info(id).version, undisturbed_.Info(id).version);
-  }
-
- private:
-  void Tick() { (*durable_)->clock().Advance(absl::Seconds(1)); }
-
-  LoopHarness undisturbed_;
-  std::unique_ptr<DurableEngine> durable_;
-};
 
 // --- Every kind of state, through every tier. ---
 
@@ -171,57 +82,9 @@ TEST_P(DiskTierModelTest, MoreSessionsThanMemoryHoldsGoOnAsIfTheyHadStayed) {
   EXPECT_EQ(engines->loop().load().host_cache_bytes_used, 0);
 }
 
-// --- Who leaves, and who stays. ---
+// --- Who leaves, and how it comes back. ---
 
-class DiskTierTest : public ::testing::Test {
- protected:
-  // Room for one session and a half.
-  void Start(int on_host = 0, bool checkpoint_kv = true) {
-    engines_ = std::make_unique<TwoEngines>(kModel, 1.5, on_host, &stats_, checkpoint_kv);
-  }
-  TwoEngines& engines() { return *engines_; }
-  LoopHarness& engine() { return **engines_; }
-  Residence ResidenceOf(const std::string& id) { return engine().Info(id).residence; }
-  // A session of 100 tokens; others must leave for it.
-  void Make(const std::string& id) {
-    engines_->Create(id);
-    engines_->Append(id, RandomTokens(100, static_cast<uint32_t>(id.back())));
-  }
-  // What fails to write checkpoints.
-  void FillDisk() {
-    engines_->durable().disk().SetHook([](FileOp op, const std::string& path) {
-      const bool writes = op != FileOp::kRead && path.find(".checkpoint") != std::string::npos;
-      return writes ? rocksdb::IOStatus::NoSpace("no space left") : rocksdb::IOStatus::OK();
-    });
-  }
-  // Steps until a checkpoint is being written, which then waits for Open.
-  void HoldWrites() {
-    held_ = true;
-    engines_->durable().disk().SetHook([this](FileOp op, const std::string& path) {
-      if (op == FileOp::kCreate && path.find(".checkpoint") != std::string::npos) {
-        writing_ = true;
-        writing_.notify_all();
-        held_.wait(true);
-      }
-      return rocksdb::IOStatus::OK();
-    });
-  }
-  void Open() {
-    held_ = false;
-    held_.notify_all();
-  }
-  // Runs `call` until the checkpoint of the session that leaves for it is being written.
-  void RunUntilWriting() {
-    while (engine().Step()) {
-    }
-    writing_.wait(false);
-  }
-  void TearDown() override { Open(); }
-
-  TierStats stats_;
-  std::atomic<bool> held_ = false, writing_ = false;
-  std::unique_ptr<TwoEngines> engines_;
-};
+using DiskTierTest = DiskTierFixture;
 
 TEST_F(DiskTierTest, WithoutAHostTierAnIdleSessionLeavesForTheDiskAndComesBack) {
   Start();
@@ -273,7 +136,7 @@ TEST_F(DiskTierTest, TheHostsLeastRecentlyUsedLeavesItToTheDevices) {
 }
 
 TEST_F(DiskTierTest, WithoutKvTheStateIsDroppedAndTheLogReplayed) {
-  Start(/*on_host=*/0, /*checkpoint_kv=*/false);
+  Start(/*on_host=*/0, {.checkpoint_kv = false});
   Make("a");
   Make("b");
   EXPECT_EQ(ResidenceOf("a"), Residence::kDisk);
@@ -326,134 +189,6 @@ TEST_F(DiskTierTest, ASessionWithARequestInFlightStays) {
   EXPECT_TRUE(EndedOk(*reading));
 }
 
-TEST_F(DiskTierTest, ASessionThatIsWantedWhileItLeavesStays) {
-  for (const int on_host : {0, 1}) {
-    SCOPED_TRACE(on_host);
-    Start(on_host);
-    Make("a");
-    if (on_host > 0) Make("b");
-    engines().Create("c");
-    HoldWrites();
-    const auto pressing = engine().StartAppend("c", RandomTokens(100, 3));
-    RunUntilWriting();
-    GenerateRequest request = GreedyRequest(5);
-    request.logprobs = 0;
-    const auto wanted = engine().StartGenerate("a", request);
-    while (on_host == 0 && wanted->ends == 0 && (engine().Step() || engine().WaitForDisk())) {
-      wanted->Read();
-    }
-    EXPECT_EQ(wanted->tokens.size(), on_host == 0 ? 5u : 0u) << "it needs no write";
-    Open();
-    engine().RunAll({wanted.get(), pressing.get()});
-    EXPECT_TRUE(EndedOk(*wanted));
-    EXPECT_TRUE(EndedOk(*pressing));
-    const auto expected = engines().undisturbed().Generate("a", request);
-    EXPECT_EQ(wanted->TokenIds(), expected->TokenIds());
-    EXPECT_TRUE(EndedOk(*engines().undisturbed().Append("c", RandomTokens(100, 3))));
-    for (const std::string id : {"a", "c"}) engines().ExpectTheSame(id);
-    engines().durable().disk().SetHook(nullptr);
-    writing_ = false;
-  }
-}
-
-TEST_F(DiskTierTest, ASessionThatIsDeletedOrRolledBackWhileItLeavesIsGoneOrBack) {
-  for (const bool deleted : {true, false}) {
-    SCOPED_TRACE(deleted);
-    Start();
-    Make("a");
-    engines().Create("b");
-    HoldWrites();
-    const auto pressing = engine().StartAppend("b", RandomTokens(100, 3));
-    RunUntilWriting();
-    if (deleted) {
-      EXPECT_TRUE(engine().loop().DeleteSession({"test", "a"}).ok());
-    } else {
-      EXPECT_TRUE(engine().loop().RollbackSession({"test", "a"}, 50).ok());
-      EXPECT_TRUE(engines().undisturbed().loop().RollbackSession({"test", "a"}, 50).ok());
-    }
-    Open();
-    engine().RunAll({pressing.get()});
-    EXPECT_TRUE(EndedOk(*pressing));
-    EXPECT_TRUE(EndedOk(*engines().undisturbed().Append("b", RandomTokens(100, 3))));
-    engines().ExpectTheSame("b");
-    if (!deleted) {
-      engines().Append("a", RandomTokens(9, 4));
-      engines().ExpectTheSame("a");
-    }
-    engines().durable().disk().SetHook(nullptr);
-    writing_ = false;
-  }
-}
-
-TEST_F(DiskTierTest, ARestartWhileOneLeavesLosesNothing) {
-  for (int operation = 0; operation < 12; ++operation) {
-    SCOPED_TRACE(operation);
-    Start();
-    Make("a");
-    engines().Create("b");
-    engine().RunAll({});
-    engines().durable().CutPowerAt(operation);
-    const auto pressing = engine().StartAppend("b", RandomTokens(100, 3));
-    while (!engines().durable().power_is_cut() && pressing->ends == 0) {
-      if (!engine().Step() && !engine().WaitForDisk()) break;
-      pressing->Read();
-    }
-    engines().durable().CutPowerAndStart();
-    engines().ExpectTheSame("a");
-  }
-}
-
-// --- A disk that does not take it. ---
-
-TEST_F(DiskTierTest, WhatAFullDiskDoesNotTakeStaysAndRequestsAreToldWhy) {
-  for (const int on_host : {0, 1}) {
-    SCOPED_TRACE(on_host);
-    Start(on_host);
-    Make("a");
-    if (on_host > 0) Make("b");
-    const std::string last = on_host > 0 ? "b" : "a";
-    engines().Create("c");
-    FillDisk();
-    for (int attempt = 0; attempt < 2; ++attempt) {
-      const auto refused = engine().Append("c", RandomTokens(100, 3));
-      EXPECT_TRUE(
-          EndedWith(*refused, absl::StatusCode::kResourceExhausted, ErrorReason::kOutOfMemory));
-      EXPECT_THAT(std::string(refused->end->message()), HasSubstr("no space left"));
-    }
-    EXPECT_EQ(ResidenceOf(last), Residence::kDevice);
-    EXPECT_EQ(ResidenceOf("a"), on_host > 0 ? Residence::kHost : Residence::kDevice);
-    engines().Generate(last, 3);
-    engines().durable().disk().SetHook(nullptr);
-    engine().clock().Advance(SessionLog::kRetryDelay);
-    engines().Append("c", RandomTokens(100, 3));
-    EXPECT_EQ(ResidenceOf("a"), Residence::kDisk);
-    for (const std::string id : {"a", "c"}) engines().ExpectTheSame(id);
-  }
-}
-
-TEST_F(DiskTierTest, ARequestDoesNotWaitLongForADiskThatHangs) {
-  Start();
-  Make("a");
-  engines().Create("b");
-  HoldWrites();
-  const auto pressing = engine().StartAppend("b", RandomTokens(100, 3));
-  RunUntilWriting();
-  EXPECT_EQ(engine().loop().NextWake(), engine().clock().Now() + DiskTier::kPatience);
-  engine().clock().Advance(DiskTier::kPatience);
-  while (engine().Step()) {
-  }
-  pressing->Read();
-  EXPECT_TRUE(
-      EndedWith(*pressing, absl::StatusCode::kResourceExhausted, ErrorReason::kOutOfMemory));
-  EXPECT_EQ(ResidenceOf("a"), Residence::kDevice);
-  Open();
-  engine().RunAll({});
-  // By now it is written.
-  engines().Append("b", RandomTokens(100, 3));
-  EXPECT_EQ(stats_.written, 1);
-  engines().ExpectTheSame("a");
-}
-
 TEST_F(DiskTierTest, SessionsThatAreNotKeptOnADiskStay) {
   LoopHarness measure(kModel);
   measure.Create("a");
@@ -467,6 +202,39 @@ TEST_F(DiskTierTest, SessionsThatAreNotKeptOnADiskStay) {
   EXPECT_TRUE(EndedWith(*in_memory.Append("b", RandomTokens(100, 2)),
                         absl::StatusCode::kResourceExhausted, ErrorReason::kOutOfMemory));
   EXPECT_EQ(in_memory.Info("a").residence, Residence::kDevice);
+}
+
+// --- A disk that holds only so much. ---
+
+TEST_F(DiskTierTest, BeyondTheLimitTheCheckpointsOfThoseUnusedForLongestAreErased) {
+  Start();
+  Make("a");
+  Make("b");
+  engine().RunAll({});
+  const int64_t bytes = engine().Info("a").disk_bytes;
+  EXPECT_GT(bytes, 0);
+  EXPECT_EQ(engine().loop().load().disk_cache_bytes_used, bytes);
+  for (const EngineOptions& limit : {EngineOptions{.disk_cache_bytes = 5 * bytes / 2},
+                                     EngineOptions{.tenant_disk_cache_bytes = 5 * bytes / 2}}) {
+    Start(/*on_host=*/0, limit);
+    for (const std::string id : {"a", "b", "c", "d"}) Make(id);
+    for (const bool restarted : {false, true}) {
+      SCOPED_TRACE(restarted);
+      if (restarted) engines().durable().Start();
+      engine().RunAll({});
+      EXPECT_EQ(engine().loop().load().disk_cache_bytes_used, 2 * bytes);
+      EXPECT_EQ(engine().Info("a").disk_bytes, 0);
+      EXPECT_EQ(engine().Info("b").disk_bytes, bytes);
+      EXPECT_EQ(engine().Info("c").disk_bytes, bytes);
+    }
+    engines().ExpectTheSame("a");
+    EXPECT_EQ(stats_.restored, 0) << "its log is there";
+    engines().ExpectTheSame("c");
+    EXPECT_EQ(stats_.restored, 100);
+    for (const std::string id : {"a", "b", "c", "d"}) engines().Delete(id);
+    engine().RunAll({});
+    EXPECT_EQ(engine().loop().load().disk_cache_bytes_used, 0);
+  }
 }
 
 // --- All at once. ---
