@@ -80,7 +80,10 @@ bool ComputedState::ShareWith(const ComputedState& other) {
 
 void ComputedState::Reset() {
   cache_.GiveAll();
-  Become(StateShape());
+  computed_ = 0;
+  last_hidden_ = HiddenRow();
+  waiting_.clear();
+  update_log_ = UpdateLog();
 }
 
 void ComputedState::Become(const StateShape& shape) {

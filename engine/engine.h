@@ -54,6 +54,9 @@ struct EngineOptions {
   // of one at most. 0: none, and no limit.
   int64_t host_cache_bytes = 0;
   int64_t tenant_host_cache_bytes = 0;
+  // What checkpoints of all sessions, and of one tenant's, may take on the disk. 0: no limit.
+  int64_t disk_cache_bytes = 0;
+  int64_t tenant_disk_cache_bytes = 0;
   ArchiveOptions archives;
   // When checkpoints of sessions that are kept are written, and how many of one are kept. Without
   // KV they hold what was learnt, but nothing can be restored from them.

@@ -7,12 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "engine/append_job.h"
 #include "engine/durability/stored_session.h"
 #include "engine/error.h"
-#include "engine/generate_job.h"
-#include "engine/restore_job.h"
-#include "engine/scheduling/admission.h"
 
 namespace mneme {
 
@@ -41,8 +37,11 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
+      usage_(std::make_unique<DiskUsage>(
+          log_, DiskUsage::Limits{context_.options.disk_cache_bytes,
+                                  context_.options.tenant_disk_cache_bytes})),
       checkpointer_(std::make_unique<Checkpointer>(
-          log_, *tiers, StateFormat{*pools_, context_.model_fingerprint},
+          log_, *tiers, *usage_, StateFormat{*pools_, context_.model_fingerprint},
           Checkpointer::Options{context_.options.checkpoints, context_.options.checkpoint_kv},
           context_.clock, context_.stats)),
       log_(std::move(stored), LogMeaning(context_.config, context_.tokenizer),
@@ -50,12 +49,15 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
       sessions_(*pools_, context_.options.max_sessions),
       scheduler_(LimitsOf(context_)),
       tenants_(context_.options.tenant_weights),
-      tiers_(std::move(tiers)) {
+      tiers_(std::move(tiers)),
+      disk_(log_, *tiers_, *checkpointer_, context_.options.checkpoint_kv, context_.clock,
+            context_.stats) {
   context_.log = &log_;
   log_.OpenArchives(context_.options.archives, context_.config, context_.model_fingerprint);
   context_.tiers = tiers_.get();
   context_.checkpointer = checkpointer_.get();
   log_.ListInto(&sessions_);
+  usage_->Survey(sessions_.All());
   next_expiry_ = sessions_.NextExpiry();
 }
 
@@ -63,107 +65,6 @@ EngineLoop::~EngineLoop() {
   EndAll(MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
                    {.reason = ErrorReason::kDraining, .retryable = true}));
   log_.Commit();  // while the sessions are there
-}
-
-// --- Requests. ---
-
-absl::Status EngineLoop::Admit(const RequestHeader& header, int64_t input_tokens) {
-  MNEME_RETURN_IF_ERROR(refusal_);
-  MNEME_RETURN_IF_ERROR(ValidateTenant(header.session.tenant));
-  const absl::Time now = context_.clock.Now();
-  QueueState queue = tenants_.StateFor(header.session.tenant);
-  queue.requests_per_second = ended_.PerSecond(now);
-  queue.tokens_per_second = tokens_in_.PerSecond(now);
-  return CheckQueue({context_.options.max_queued_requests, context_.options.max_queued_tokens},
-                    queue, input_tokens);
-}
-
-absl::Duration EngineLoop::retry_delay() const {
-  const auto room = static_cast<double>(context_.options.max_queued_requests) / 8;
-  return DrainTime(room, ended_.PerSecond(context_.clock.Now()));
-}
-
-absl::StatusOr<Session*> EngineLoop::FindForRequest(const RequestHeader& header,
-                                                    int64_t input_tokens, bool logs) {
-  MNEME_RETURN_IF_ERROR(Admit(header, input_tokens));
-  MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(header.session));
-  MNEME_RETURN_IF_ERROR(session->damage());
-  if (logs) MNEME_RETURN_IF_ERROR(log_.Health());
-  if (queues_.Find(header.session, header.request_id) == nullptr) return session;
-  const absl::Status in_flight =
-      MakeError(absl::StatusCode::kAborted,
-                absl::StrCat("request \"", header.request_id, "\" is in flight; wait for its end"),
-                {.reason = ErrorReason::kRequestInFlight, .retryable = true});
-  return WithPosition(in_flight, static_cast<uint64_t>(session->position()), session->version());
-}
-
-void EngineLoop::Push(std::unique_ptr<Job> job) {
-  const absl::Status fits = job->CheckEverFits();
-  if (!fits.ok()) return job->End(fits);
-  Session& session = job->session();
-  if (!session.ready() && !queues_.Has(session)) {
-    queues_.Push(
-        std::make_unique<RestoreJob>(session, job->header().priority, context_, ++arrivals_));
-  }
-  tenants_.Count(job->header().session.tenant, /*running=*/false, job->pending_tokens());
-  queues_.Push(std::move(job));
-}
-
-void EngineLoop::Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) {
-  const absl::StatusOr<Session*> session = FindForRequest(request.header, 0, /*logs=*/true);
-  if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
-  Push(std::make_unique<AppendJob>(std::move(request), std::move(channel), **session, context_,
-                                   ++arrivals_));
-}
-
-void EngineLoop::Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) {
-  if (request.header.session.id.empty()) {
-    return GenerateThrowAway(std::move(request), std::move(channel));
-  }
-  const auto input_tokens = static_cast<int64_t>(request.input.ids.size());
-  const absl::StatusOr<Session*> session =
-      FindForRequest(request.header, input_tokens, request.learn);
-  if (!session.ok()) return channel->PushEvent(RequestEnd{session.status()});
-  Push(std::make_unique<GenerateJob>(std::move(request), std::move(channel), **session, context_,
-                                     ++arrivals_));
-}
-
-void EngineLoop::GenerateThrowAway(GenerateRequest request,
-                                   std::shared_ptr<RequestChannel> channel) {
-  const absl::Status admitted =
-      Admit(request.header, static_cast<int64_t>(request.input.ids.size()));
-  if (!admitted.ok()) return channel->PushEvent(RequestEnd{admitted});
-  auto session = std::make_unique<Session>(request.header.session, SessionOptions(), *pools_,
-                                           context_.clock.Now());
-  auto job = std::make_unique<GenerateJob>(std::move(request), std::move(channel), *session,
-                                           context_, ++arrivals_);
-  tenants_.Count(job->header().session.tenant, /*running=*/false, job->pending_tokens());
-  queues_.PushThrowAway(std::move(session), std::move(job));
-}
-
-absl::Status EngineLoop::Cancel(const SessionKey& key, const std::string& request_id) {
-  MNEME_RETURN_IF_ERROR(failure_);
-  Job* job = queues_.Find(key, request_id);
-  if (job != nullptr) {
-    job->channel().Cancel(MakeError(absl::StatusCode::kCancelled, "cancelled by the client",
-                                    {.reason = ErrorReason::kCancelled}));
-    return absl::OkStatus();
-  }
-  return MakeError(
-      absl::StatusCode::kNotFound,
-      absl::StrCat("no request \"", request_id, "\" is in flight in session \"", key.id, "\""),
-      {.reason = ErrorReason::kInvalidInput});
-}
-
-void EngineLoop::Refuse(const absl::Status& status) {
-  refusal_ = status;
-  held_.EndWhere([&status](const HeldCalls::Call&) { return status; });
-}
-
-void EngineLoop::EndAll(const absl::Status& status) {
-  held_.EndWhere([&status](const HeldCalls::Call&) { return status; });
-  queues_.EndWhere([&status](const Job&) { return status; });
-  CountRequests();
 }
 
 // --- Steps. ---
@@ -183,12 +84,14 @@ bool EngineLoop::Work() {
   const int64_t before = queues_.size();
   const bool moved = FinishMoves();
   const bool expired = Sweep();
+  const bool left = FinishLeaving();
+  TrimDisk();
   BeginCheckpoint();
   const std::vector<Ready> ready = CollectReady();
-  MakeRoom();
+  const bool has_room = MakeRoom() || left;
   if (ready.empty()) {
     Retire();  // before updates that nobody waits for
-    if (moved || expired || queues_.size() != before) return true;
+    if (moved || expired || has_room || queues_.size() != before) return true;
   }
   const std::vector<Session*> updates = CollectUpdates(ready);
   if (ready.empty() && updates.empty()) {
@@ -389,7 +292,7 @@ absl::Time EngineLoop::NextWake() const {
   const absl::Time next_look =
       held_.empty() ? absl::InfiniteFuture() : context_.clock.Now() + kHeldLook;
   return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue(),
-                   log_.NextWake(), next_look});
+                   log_.NextWake(), disk_.NextWake(), next_look});
 }
 
 }  // namespace mneme

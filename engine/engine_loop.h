@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/durability/checkpointer.h"
+#include "engine/durability/disk_tier.h"
 #include "engine/durability/session_log.h"
 #include "engine/engine.h"
 #include "engine/held_calls.h"
@@ -142,8 +143,13 @@ class EngineLoop {
   void BeginCheckpoint();
   // True if states have moved.
   bool FinishMoves();
-  // Parks idle sessions for the first request that waits for memory.
-  void MakeRoom();
+  // Parks idle sessions for the first request that waits for memory, or makes one leave memory for
+  // the disk; true if one has.
+  bool MakeRoom();
+  // Erases checkpoints when they take too much of the disk.
+  void TrimDisk();
+  // True if a session has left memory.
+  bool FinishLeaving();
   // What is to become free for it.
   int64_t WantedBytes() const;
   // If all that could run waits for memory that nobody will give back: parks the sessions of later
@@ -175,13 +181,17 @@ class EngineLoop {
   absl::StatusOr<Session*> Import(const SessionKey& key, ArchivedSession archived);
   // Begins to bring a session back that has no job yet.
   void PushRestore(Session* session);
+  // Whether requests or calls of it wait.
+  bool IsWanted(const Session& session) const { return queues_.Has(session) || held_.Has(session); }
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 
   const std::unique_ptr<CachePools> pools_;
   const std::unique_ptr<Model> model_;
   JobContext context_;
-  const std::unique_ptr<Checkpointer> checkpointer_;  // before log_, whose end may still call it
+  // Before log_, whose end may still call them.
+  const std::unique_ptr<DiskUsage> usage_;
+  const std::unique_ptr<Checkpointer> checkpointer_;
   SessionLog log_;
   SessionTable sessions_;
   JobQueues queues_;
@@ -200,6 +210,7 @@ class EngineLoop {
   absl::Status refusal_;
   absl::Status failure_;
   const std::unique_ptr<SessionTiers> tiers_;  // its thread ends before sessions do
+  DiskTier disk_;
 };
 
 }  // namespace mneme

@@ -107,7 +107,9 @@ void EngineLoop::BeginCheckpoint() {
     if (!job->logs()) taken.insert(&job->session());
   }
   Session* const session = checkpointer_->Begin([&](const Session& candidate) {
-    return candidate.ready() && tiers_->IsHere(candidate) && !taken.contains(&candidate);
+    if (!candidate.ready()) return false;
+    return tiers_->IsHere(candidate) ? !taken.contains(&candidate)
+                                     : tiers_->ParkedImage(candidate) != nullptr;
   });
   if (session != nullptr) updates_.Forget(*session);
 }
@@ -156,6 +158,7 @@ absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
     MNEME_CHECK(tiers_->DropImage(*session));
     updates_.Forget(*session);
   }
+  disk_.Forget(*session);
   checkpointer_->Forget(*session);
   log_.Commit();  // what it logged before
   SessionLogs logs = session->LogsAt(to_position);

@@ -19,7 +19,7 @@ void EngineLoop::BringBack(Job* job) {
 bool EngineLoop::FinishMoves() {
   const int64_t before = tiers_->moves();
   const auto here =
-      tiers_->FinishMoves([this](const Session& session) { return queues_.Has(session); });
+      tiers_->FinishMoves([this](const Session& session) { return IsWanted(session); });
   if (!here.ok()) {
     Fail(here.status());
     return true;
@@ -30,10 +30,26 @@ bool EngineLoop::FinishMoves() {
   return tiers_->moves() != before;
 }
 
-void EngineLoop::MakeRoom() {
-  if (starved_.empty() || tiers_->leaving_bytes() >= WantedBytes()) return;
-  const auto leaving = tiers_->MakeRoom(WantedBytes(), IdleSessions());
+bool EngineLoop::MakeRoom() {
+  if (starved_.empty() || tiers_->leaving_bytes() >= WantedBytes()) return false;
+  const std::vector<Session*> idle = IdleSessions();
+  const auto leaving = tiers_->MakeRoom(WantedBytes(), idle);
   for (Session* session : leaving) updates_.Forget(*session);
+  if (tiers_->leaving_bytes() >= WantedBytes()) return false;
+  disk_.MakeRoom(idle, [this](const Session& session) { return IsWanted(session); });
+  BeginCheckpoint();
+  return FinishLeaving();
+}
+
+bool EngineLoop::FinishLeaving() {
+  Session* const left = disk_.Finish([this](const Session& session) { return IsWanted(session); });
+  if (left != nullptr) updates_.Forget(*left);
+  return left != nullptr;
+}
+
+void EngineLoop::TrimDisk() {
+  if (!usage_->is_over()) return;
+  for (const Session* session : usage_->Trim(sessions_.All())) checkpointer_->OnErased(*session);
 }
 
 int64_t EngineLoop::WantedBytes() const {
@@ -47,7 +63,7 @@ int64_t EngineLoop::WantedBytes() const {
 }
 
 void EngineLoop::RelieveMemory() {
-  if (starved_.empty() || tiers_->moves() > 0) return;
+  if (starved_.empty() || tiers_->moves() > 0 || disk_.is_leaving()) return;
   for (const Job* job : queues_.Heads()) {
     // A paused generation goes on when its reader does, and gives its memory back in the end.
     if (job->holds_lease()) return;
@@ -63,14 +79,18 @@ void EngineLoop::RelieveMemory() {
   const std::vector<Session*> idle = IdleSessions();
   const absl::Duration unused =
       idle.empty() ? absl::ZeroDuration() : context_.clock.Now() - idle[0]->last_used_time();
-  EndJob(*starved_[0],
-         MakeError(absl::StatusCode::kResourceExhausted,
-                   absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
-                                absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
-                                "; delete some, or raise --cache_bytes or --host_cache_bytes"),
-                   {.reason = ErrorReason::kOutOfMemory,
-                    .retryable = true,
-                    .retry_delay = absl::Seconds(5)}));
+  std::string message =
+      absl::StrCat(idle.size(), " idle sessions hold the session memory, one for ",
+                   absl::FormatDuration(absl::Trunc(unused, absl::Seconds(1))),
+                   "; delete some, or raise --cache_bytes or --host_cache_bytes");
+  if (!disk_.failure().ok()) {
+    absl::StrAppend(
+        &message, ". They could not leave for the disk: ", std::string(disk_.failure().message()));
+  }
+  EndJob(*starved_[0], MakeError(absl::StatusCode::kResourceExhausted, message,
+                                 {.reason = ErrorReason::kOutOfMemory,
+                                  .retryable = true,
+                                  .retry_delay = absl::Seconds(5)}));
 }
 
 EngineLoad EngineLoop::load() const {
@@ -82,13 +102,16 @@ EngineLoad EngineLoop::load() const {
                      .device_bytes_reserved = pools_->budget().reserved_bytes(),
                      .device_bytes_limit = pools_->budget().limit_bytes(),
                      .host_bytes = sessions_.host_bytes(),
+                     .disk_cache_bytes_used = usage_->bytes(),
+                     .disk_cache_bytes_limit = context_.options.disk_cache_bytes,
                      .tenants = tenants_.Loads(now)};
   for (const TenantLoad& tenant : load.tenants) {
     load.running_requests += tenant.running_requests;
     load.waiting_requests += tenant.waiting_requests;
     load.pending_tokens += tenant.pending_tokens;
   }
-  for (const Session* session : sessions_.All()) load.parked_sessions += session->loaded() ? 0 : 1;
+  for (const Session* session : sessions_.All()) load.disk_sessions += session->loaded() ? 0 : 1;
+  load.parked_sessions = load.disk_sessions;
   for (Session* session : IdleSessions()) {
     ++load.idle_sessions;
     load.idle_bytes += session->cache().held_bytes();

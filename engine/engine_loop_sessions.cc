@@ -26,6 +26,7 @@ SessionInfo EngineLoop::InfoOf(const Session& session) const {
   if (info.residence == Residence::kRestoring && !queues_.Has(session)) {
     info.residence = log_.Keeps(session) ? Residence::kDisk : Residence::kHost;
   }
+  info.disk_bytes = usage_->BytesOf(session);
   tiers_->Describe(session, &info);
   return info;
 }
@@ -78,6 +79,8 @@ absl::StatusOr<SessionInfo> EngineLoop::DeleteSession(const SessionKey& key) {
 void EngineLoop::EndSession(Session* session, const absl::Status& status) {
   EndRequests(*session, status);
   updates_.Forget(*session);
+  disk_.Forget(*session);
+  usage_->Forget(*session);
   checkpointer_->Forget(*session);
   log_.Delete(*session);
   tiers_->Retire(sessions_.Remove(SessionKey(session->key())));
@@ -90,7 +93,7 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
   }
   bool deleted = false;
   for (Session* session : sessions_.Expired(now)) {
-    if (queues_.Has(*session) || held_.Has(*session)) {
+    if (IsWanted(*session)) {
       session->Touch(now);  // waiting is using
     } else {
       EndSession(session, absl::OkStatus());

@@ -100,6 +100,7 @@ struct SessionInfo {
   uint64_t version = 0;
   int64_t device_bytes = 0;  // KV pages, fast weights, rows of chunks that are not learnt yet
   int64_t host_bytes = 0;    // token log, request records, and the image of its state
+  int64_t disk_bytes = 0;    // checkpoints
   SessionOptions options;
   absl::Time create_time;
   absl::Time last_used_time;

@@ -34,6 +34,16 @@ void Session::Park(uint32_t epoch, int64_t position) {
   parked_position_ = position;
 }
 
+void Session::Unload() {
+  Park(epoch_, position());
+  state_.Reset();
+  log_ = std::vector<int32_t>();
+  controls_ = ControlLog(controls_.latest());
+  replay_.reset();
+  open_turn_.reset();
+  records_ = RequestRecords();
+}
+
 void Session::Load(SessionLogs logs) {
   parked_position_.reset();
   const LearningControls latest = controls_.latest();

@@ -43,6 +43,8 @@ class Session {
   // --- A session that lies on the disk. ---
   // Of a new object: its log, of which this is known, has yet to be loaded.
   void Park(uint32_t epoch, int64_t position);
+  // The disk has all of the log: it and what is computed are given back, and lie there from now on.
+  void Unload();
   // Takes the log of a parked session, which ends at its position. Its state is then to be computed
   // again; controls that were set since it was parked stay.
   void Load(SessionLogs logs);

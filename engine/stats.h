@@ -42,8 +42,11 @@ struct EngineLoad {
   int64_t host_bytes = 0;             // of token logs and request records
   int64_t host_cache_bytes_used = 0;  // by images of sessions that are parked or move
   int64_t host_cache_bytes_limit = 0;
+  int64_t disk_cache_bytes_used = 0;   // by checkpoints
+  int64_t disk_cache_bytes_limit = 0;  // 0: none
 
   int64_t parked_sessions = 0;      // of sessions: in the host's memory, or on the disk
+  int64_t disk_sessions = 0;        // of these, on the disk
   int64_t log_pending_batches = 0;  // that the disk has not taken yet
   bool log_writable = true;
 
@@ -73,6 +76,9 @@ class StatsSink {
   // A session's state has left the device for the host's memory, or has come back.
   virtual void OnParked(int64_t /*bytes*/, absl::Duration /*time*/) {}
   virtual void OnUnparked(int64_t /*bytes*/, absl::Duration /*time*/) {}
+  // A session's state and log have left memory: the disk has them. So much of the device's was
+  // free.
+  virtual void OnUnloaded(int64_t /*device_bytes*/) {}
   // A checkpoint was written, could not be written, or could not be restored from.
   virtual void OnCheckpoint(int64_t /*bytes*/, absl::Duration /*time*/) {}
   virtual void OnCheckpointFailed(const absl::Status& /*why*/) {}

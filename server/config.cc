@@ -203,9 +203,17 @@ void AddLimitFlags(CLI::App& app, ServerConfig& config) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   app.add_option("--host_cache_bytes", config.engine.host_cache_bytes,
                  "Host memory, taken at the start, for the states of idle sessions that make room "
-                 "on the device; 0: none, idle sessions stay there")
+                 "on the device; 0: none, idle sessions leave for --data_dir, or stay there")
       ->transform(CLI::AsSizeValue(true));
   app.add_option("--tenant_host_cache_bytes", config.engine.tenant_host_cache_bytes,
+                 "How much of it one tenant's sessions may take; 0: all")
+      ->transform(CLI::AsSizeValue(true));
+  app.add_option("--disk_cache_bytes", config.engine.disk_cache_bytes,
+                 "What checkpoints of sessions may take in --data_dir; beyond it those of the "
+                 "sessions not used for longest are erased, which are then computed again from "
+                 "their log; 0: no limit")
+      ->transform(CLI::AsSizeValue(true));
+  app.add_option("--tenant_disk_cache_bytes", config.engine.tenant_disk_cache_bytes,
                  "How much of it one tenant's sessions may take; 0: all")
       ->transform(CLI::AsSizeValue(true));
   app.add_option("--max_message_bytes", config.max_message_bytes,

@@ -106,6 +106,9 @@ void ToProto(const EngineLoad& load, v1::GetLoadResponse* proto) {
   for (const TenantLoad& tenant : load.tenants) ToProto(tenant, proto->add_tenants());
   proto->set_device_bytes_used(static_cast<uint64_t>(load.device_bytes_used));
   proto->set_device_bytes_limit(static_cast<uint64_t>(load.device_bytes_limit));
+  proto->set_disk_sessions(static_cast<uint64_t>(load.disk_sessions));
+  proto->set_disk_bytes_used(static_cast<uint64_t>(load.disk_cache_bytes_used));
+  proto->set_disk_bytes_limit(static_cast<uint64_t>(load.disk_cache_bytes_limit));
   proto->set_host_bytes_limit(static_cast<uint64_t>(load.host_cache_bytes_limit));
   proto->set_host_bytes_used(static_cast<uint64_t>(load.host_bytes + load.host_cache_bytes_used));
 }

@@ -209,6 +209,7 @@ void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session
   SetResidence(info.residence, proto);
   proto->set_device_bytes(static_cast<uint64_t>(info.device_bytes));
   proto->set_host_bytes(static_cast<uint64_t>(info.host_bytes));
+  proto->set_disk_bytes(static_cast<uint64_t>(info.disk_bytes));
   ToProto(info.options.controls, proto->mutable_controls());
   proto->mutable_labels()->insert(info.options.labels.begin(), info.options.labels.end());
   ToProto(info.create_time, proto->mutable_create_time());

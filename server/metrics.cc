@@ -79,9 +79,11 @@ void AddTenants(const std::vector<TenantLoad>& tenants,
 
 void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& families) {
   families.push_back(Gauge("mneme_sessions", "Sessions held.", load.sessions));
-  families.push_back(Gauge("mneme_parked_sessions",
-                           "Sessions whose state is in the host's memory, or on the disk.",
-                           load.parked_sessions));
+  families.push_back(
+      Gauge("mneme_parked_sessions", "Sessions whose state is not on the device, by where it is.",
+            {{"host", static_cast<double>(load.parked_sessions - load.disk_sessions)},
+             {"disk", static_cast<double>(load.disk_sessions)}},
+            "tier"));
   families.push_back(Gauge("mneme_log_pending_batches",
                            "Batches of the session log that the disk has not taken yet.",
                            load.log_pending_batches));
@@ -120,6 +122,9 @@ void AddLoad(const EngineLoad& load, std::vector<prometheus::MetricFamily>& fami
                            "Host memory for the states of parked sessions.",
                            {{"used", static_cast<double>(load.host_cache_bytes_used)},
                             {"limit", static_cast<double>(load.host_cache_bytes_limit)}}));
+  families.push_back(Gauge("mneme_disk_cache_bytes", "Of the disk, for checkpoints of sessions.",
+                           {{"used", static_cast<double>(load.disk_cache_bytes_used)},
+                            {"limit", static_cast<double>(load.disk_cache_bytes_limit)}}));
   AddTenants(load.tenants, families);
   families.push_back(Gauge("mneme_host_bytes", "Host memory for token logs and request records.",
                            load.host_bytes));
@@ -191,6 +196,10 @@ Metrics::Metrics(const Clock& clock, const Logger* logger)
                         .Name("mneme_state_move_seconds")
                         .Help("Time that a session's state took to leave the device or come back.")
                         .Register(*registry_)),
+      unloaded_(BuildCounter()
+                    .Name("mneme_sessions_unloaded_total")
+                    .Help("Sessions that have left memory for the disk, by where their state was.")
+                    .Register(*registry_)),
       checkpoints_(BuildCounter()
                        .Name("mneme_checkpoints_total")
                        .Help("Checkpoints that were written (written), could not be written "
@@ -255,6 +264,10 @@ void Metrics::OnNextToken(absl::Duration since_last_token) {
 void Metrics::OnParked(int64_t bytes, absl::Duration time) { CountMove("park", bytes, time); }
 
 void Metrics::OnUnparked(int64_t bytes, absl::Duration time) { CountMove("unpark", bytes, time); }
+
+void Metrics::OnUnloaded(int64_t device_bytes) {
+  unloaded_.Add({{"from", device_bytes > 0 ? "device" : "host"}}).Increment();
+}
 
 void Metrics::CountMove(const std::string& kind, int64_t bytes, absl::Duration time) {
   moved_bytes_.Add({{"kind", kind}}).Increment(static_cast<double>(bytes));

@@ -43,6 +43,7 @@ class Metrics final : public StatsSink {
   void OnNextToken(absl::Duration since_last_token) override;
   void OnParked(int64_t bytes, absl::Duration time) override;
   void OnUnparked(int64_t bytes, absl::Duration time) override;
+  void OnUnloaded(int64_t device_bytes) override;
   void OnCheckpoint(int64_t bytes, absl::Duration time) override;
   void OnCheckpointFailed(const absl::Status& why) override;
   void OnCheckpointRefused(const absl::Status& why) override;
@@ -78,6 +79,7 @@ class Metrics final : public StatsSink {
   prometheus::Histogram& next_token_seconds_;
   prometheus::Family<prometheus::Counter>& moved_bytes_;
   prometheus::Family<prometheus::Histogram>& move_seconds_;
+  prometheus::Family<prometheus::Counter>& unloaded_;
   prometheus::Family<prometheus::Counter>& checkpoints_;
   prometheus::Counter& checkpoint_bytes_;
   prometheus::Histogram& checkpoint_seconds_;

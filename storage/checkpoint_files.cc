@@ -95,6 +95,22 @@ absl::Status CheckpointFiles::Remove(const StoreId& id, const std::vector<Checkp
   return absl::OkStatus();
 }
 
+absl::Status CheckpointFiles::RemoveUnnamed(const StoreId& id) {
+  MNEME_ASSIGN_OR_RETURN(std::vector<CheckpointName> names, List(id));
+  std::erase_if(names, [](const CheckpointName& name) { return name.name_hash != 0; });
+  return Remove(id, names);
+}
+
+int64_t CheckpointFiles::Bytes(const StoreId& id) const {
+  const absl::StatusOr<std::vector<CheckpointName>> names = List(id);
+  if (!names.ok()) return 0;
+  int64_t bytes = 0;
+  for (const CheckpointName& name : *names) {
+    bytes += FileBytes(*store_.files(), PathOf(id, name)).value_or(0);
+  }
+  return bytes;
+}
+
 absl::Status CheckpointFiles::RestoreFrom(const RestoreRequest& request, const CheckpointName& name,
                                           const Restore& restore, CheckpointInfo* info) const {
   const std::string path = PathOf(request.id, name);

@@ -80,6 +80,10 @@ class CheckpointFiles {
   // Newest first: by position, then epoch.
   absl::StatusOr<std::vector<CheckpointName>> List(const StoreId& id) const;
   absl::Status Remove(const StoreId& id, const std::vector<CheckpointName>& names);
+  // All but those that clients have named.
+  absl::Status RemoveUnnamed(const StoreId& id);
+  // Of all its files; those that cannot be measured do not count.
+  int64_t Bytes(const StoreId& id) const;
 
   // Calls `restore` with the newest checkpoint that is whole and fits, then with older ones as long
   // as it returns DATA_LOSS, FAILED_PRECONDITION or UNAVAILABLE (a disk that fails to read),

@@ -142,6 +142,13 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(FileSystem& files, const 
   return names;
 }
 
+absl::StatusOr<int64_t> FileBytes(FileSystem& files, const std::string& path) {
+  uint64_t bytes = 0;
+  MNEME_RETURN_IF_ERROR(FromRocksDb(files.GetFileSize(path, rocksdb::IOOptions(), &bytes, nullptr),
+                                    absl::StrCat("measuring ", path)));
+  return static_cast<int64_t>(bytes);
+}
+
 absl::Status RemoveFile(FileSystem& files, const std::string& path) {
   const rocksdb::IOStatus status = files.DeleteFile(path, rocksdb::IOOptions(), nullptr);
   if (status.IsPathNotFound() || status.IsNotFound()) return absl::OkStatus();

@@ -96,6 +96,8 @@ absl::Status EnsureDirectory(FileSystem& files, const std::string& path);
 absl::Status SyncDirectory(FileSystem& files, const std::string& path);
 // Names of what is in a directory, without "." and "..", sorted; none if it is not there.
 absl::StatusOr<std::vector<std::string>> ListDirectory(FileSystem& files, const std::string& path);
+// NOT_FOUND, UNAVAILABLE.
+absl::StatusOr<int64_t> FileBytes(FileSystem& files, const std::string& path);
 // Removes a file, or a directory with the files in it; OK if it is not there. The parent is not
 // synced.
 absl::Status RemoveFile(FileSystem& files, const std::string& path);

@@ -39,6 +39,14 @@ void LogWriter::Commit(LogBatch batch, Done done) {
   if (now) now(absl::OkStatus());
 }
 
+void LogWriter::Flush(Done done) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    queue_.push_back({{}, std::move(done)});
+  }
+  changed_.notify_all();
+}
+
 LogWriterHealth LogWriter::health() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return {.status = status_,
@@ -179,6 +187,7 @@ absl::Status LogWriter::Write(const Work& work) {
     batch.DeleteRange(LogKey(id, 0), LogKey(id, number));
   }
   for (const StoreId& id : work.deletions) batch.Put(DeletionKey(id), "");
+  if (batch.Count() == 0) return absl::OkStatus();
   const bool sync = options_.durability == Durability::kSync || !work.deletions.empty();
   MNEME_RETURN_IF_ERROR(FromDatabase(database_.Write(&batch, sync)));
   unsynced_ = !sync;

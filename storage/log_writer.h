@@ -95,6 +95,9 @@ class LogWriter {
   // thread, or under kNone here, and must be quick. A write that fails is repeated until it
   // succeeds: `done` comes later, and not with an error unless the writer ends before.
   void Commit(LogBatch batch, Done done);
+  // `done` is called on the writer's thread when all batches so far have been written and can be
+  // read, whatever the durability; with an error if the writer ends before.
+  void Flush(Done done);
 
   LogWriterHealth health() const;
 

@@ -30,9 +30,16 @@ absl::Status Gone() {
 
 }  // namespace
 
-Checkpointer::Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
-                           const Options& options, const Clock& clock, StatsSink& stats)
-    : log_(log), tiers_(tiers), format_(format), options_(options), clock_(clock), stats_(stats) {}
+Checkpointer::Checkpointer(SessionLog& log, SessionTiers& tiers, DiskUsage& usage,
+                           const StateFormat& format, const Options& options, const Clock& clock,
+                           StatsSink& stats)
+    : log_(log),
+      tiers_(tiers),
+      usage_(usage),
+      format_(format),
+      options_(options),
+      clock_(clock),
+      stats_(stats) {}
 
 Checkpointer::~Checkpointer() { GiveUp(Unavailable("the server is shutting down")); }
 
@@ -55,7 +62,13 @@ void Checkpointer::Note(Session& session) {
 }
 
 void Checkpointer::OnRestored(Session& session, int64_t position) {
-  marks_.try_emplace(&session, Mark{.position = position, .time = clock_.Now()});
+  marks_.try_emplace(&session,
+                     Mark{.position = position, .written = position, .time = clock_.Now()});
+}
+
+void Checkpointer::OnErased(const Session& session) {
+  const auto mark = marks_.find(&session);
+  if (mark != marks_.end()) mark->second.written = 0;
 }
 
 void Checkpointer::Forget(const Session& session) {
@@ -64,6 +77,7 @@ void Checkpointer::Forget(const Session& session) {
     std::erase_if(due_, [&session](const auto& entry) { return entry.second == &session; });
     marks_.erase(mark);
   }
+  if (taken_ && taken_->session == &session) taken_->session = nullptr;
   std::vector<Done> dones;
   for (Asked& asked : asked_) {
     if (asked.session == &session) dones.push_back(std::move(asked.done));
@@ -85,6 +99,16 @@ void Checkpointer::Ask(Session& session, Done done) {
   asked_.push_back({&session, std::move(done)});
 }
 
+bool Checkpointer::IsAskedFor(const Session& session) const {
+  return std::any_of(asked_.begin(), asked_.end(),
+                     [&session](const Asked& asked) { return asked.session == &session; });
+}
+
+bool Checkpointer::HasAllOf(const Session& session) const {
+  const auto mark = marks_.find(&session);
+  return mark != marks_.end() && mark->second.written == session.computed();
+}
+
 void Checkpointer::GiveUp(const absl::Status& status) {
   for (const Asked& asked : std::exchange(asked_, {})) asked.done(status);
   if (taken_ && taken_->done) std::exchange(taken_->done, nullptr)(status);
@@ -95,9 +119,9 @@ bool Checkpointer::wants_one() const {
   return !asked_.empty() || (!due_.empty() && due_.begin()->first <= clock_.Now());
 }
 
-Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_copy) {
+Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_take) {
   const auto asked = std::find_if(asked_.begin(), asked_.end(),
-                                  [&](const Asked& entry) { return may_copy(*entry.session); });
+                                  [&](const Asked& entry) { return may_take(*entry.session); });
   if (asked != asked_.end()) {
     Asked entry = std::move(*asked);
     asked_.erase(asked);
@@ -105,7 +129,7 @@ Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_copy
   }
   const absl::Time now = clock_.Now();
   const auto due = std::find_if(due_.begin(), due_.end(), [&](const auto& entry) {
-    return entry.first > now || may_copy(*entry.second);
+    return entry.first > now || may_take(*entry.second);
   });
   if (due == due_.end() || due->first > now) return nullptr;
   Session* const session = due->second;
@@ -113,20 +137,29 @@ Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_copy
 }
 
 bool Checkpointer::BeginWith(Session& session, Done done) {
+  const std::shared_ptr<const StateImage> parked = tiers_.ParkedImage(session);
+  const StateShape shape = parked ? parked->shape : session.state().shape();
+  usage_.Track(session);
   Mark& mark = marks_[&session];
   mark.position = session.computed();
   mark.time = clock_.Now();
   SetDue(session, &mark, absl::InfiniteFuture());
-  taken_ = {
-      .id = log_.IdOf(session),
-      .info = InfoOf(session),
-      .summary = {.position = static_cast<uint64_t>(session.computed()),
-                  .version = session.VersionAt(session.computed()),
-                  .bytes = WrittenBytes(session.state().shape(), format_.pools, options_.with_kv)},
-      .begin = clock_.Now(),
-      .done = std::move(done)};
-  const bool begun =
-      tiers_.Copy(session, [this](std::optional<StateImage> image) { Write(std::move(image)); });
+  taken_ = {.session = &session,
+            .id = log_.IdOf(session),
+            .info = InfoOf(session),
+            .summary = {.position = static_cast<uint64_t>(session.computed()),
+                        .version = session.VersionAt(session.computed()),
+                        .bytes = WrittenBytes(shape, format_.pools, options_.with_kv)},
+            .begin = clock_.Now(),
+            .done = std::move(done)};
+  if (parked) {
+    Write(parked);
+    return true;
+  }
+  const bool begun = tiers_.Copy(session, [this](std::optional<StateImage> image) {
+    if (!image) return End(absl::NotFoundError("the session was deleted"));
+    Write(std::make_shared<const StateImage>(*std::move(image)));
+  });
   if (!begun) {
     End(absl::ResourceExhaustedError("the host has no memory to copy a session's state to"));
   }
@@ -155,18 +188,23 @@ CheckpointInfo Checkpointer::InfoOf(const Session& session) const {
           .create_time = clock_.Now()};
 }
 
-void Checkpointer::Write(std::optional<StateImage> image) {
-  if (!image) return End(absl::NotFoundError("the session was deleted"));
-  const auto shared = std::make_shared<const StateImage>(*std::move(image));
-  log_.RunOnDisk([this, shared, id = taken_->id, info = taken_->info](SessionStore& store) {
-    const absl::Status status = WriteCheckpoint(store, id, info, *shared, format_, options_.policy);
-    return [this, status] { End(status); };
+void Checkpointer::Write(std::shared_ptr<const StateImage> image) {
+  log_.RunOnDisk([this, image = std::move(image), id = taken_->id,
+                  info = taken_->info](SessionStore& store) mutable {
+    const absl::Status status = WriteCheckpoint(store, id, info, *image, format_, options_.policy);
+    image.reset();  // before anybody is told: the memory may be wanted
+    return [this, status, id, bytes = CheckpointFiles(store).Bytes(id)] {
+      usage_.Set(id, bytes);
+      End(status);
+    };
   });
 }
 
 void Checkpointer::End(const absl::Status& status) {
   const Taken taken = *std::exchange(taken_, std::nullopt);
   if (status.ok()) {
+    const auto mark = marks_.find(taken.session);
+    if (mark != marks_.end()) mark->second.written = taken.info.position;
     stats_.OnCheckpoint(taken.summary.bytes, clock_.Now() - taken.begin);
   } else if (!absl::IsNotFound(status)) {
     stats_.OnCheckpointFailed(status);

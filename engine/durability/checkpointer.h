@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/clock.h"
 #include "engine/durability/checkpoint_io.h"
+#include "engine/durability/disk_usage.h"
 #include "engine/durability/session_log.h"
 #include "engine/request.h"
 #include "engine/session.h"
@@ -24,7 +25,8 @@
 namespace mneme {
 
 // Which sessions are due for a checkpoint, and the one that is being taken: copied to the host
-// between two steps, then written beside them. Engine thread only.
+// between two steps unless the session is parked there, then written beside them. Engine thread
+// only.
 class Checkpointer {
  public:
   using Done = std::function<void(absl::StatusOr<CheckpointSummary>)>;
@@ -35,7 +37,7 @@ class Checkpointer {
   };
 
   // All must outlive this, but `log` and `tiers`, which are only called by the calls below.
-  Checkpointer(SessionLog& log, SessionTiers& tiers, const StateFormat& format,
+  Checkpointer(SessionLog& log, SessionTiers& tiers, DiskUsage& usage, const StateFormat& format,
                const Options& options, const Clock& clock, StatsSink& stats);
   // Those that were asked for and are not written end with UNAVAILABLE.
   ~Checkpointer();
@@ -44,19 +46,25 @@ class Checkpointer {
   void Note(Session& session);
   // It was restored from a checkpoint at this position.
   void OnRestored(Session& session, int64_t position);
+  // Its checkpoints have been erased.
+  void OnErased(const Session& session);
   // It is about to go, or goes back; what was asked for ends with ABORTED.
   void Forget(const Session& session);
   // Takes one of the session as soon as its state can be copied.
   void Ask(Session& session, Done done);
+  // Whether one was asked for and has not begun.
+  bool IsAskedFor(const Session& session) const;
+  // Whether the newest one that was written holds all that is computed.
+  bool HasAllOf(const Session& session) const;
   // Ends all that was asked for with `status`.
   void GiveUp(const absl::Status& status);
 
   // Whether Begin would look for a session.
   bool wants_one() const;
   // Between two steps: begins to take one, if one is due and none is under way, of a session that
-  // `may_copy` allows. That session is leased until SessionTiers::FinishMoves returns it. Null:
-  // none.
-  Session* Begin(const std::function<bool(const Session&)>& may_copy);
+  // `may_take` allows: one that is parked, or that nobody computes now; that is then leased until
+  // SessionTiers::FinishMoves returns it. Null: none.
+  Session* Begin(const std::function<bool(const Session&)>& may_take);
   // When the next session becomes due by time.
   absl::Time NextDue() const;
 
@@ -67,6 +75,7 @@ class Checkpointer {
   // When a session had its last one, and is due for the next; by tokens: in the infinite past.
   struct Mark {
     int64_t position = 0;
+    int64_t written = 0;  // position of the newest that was written
     absl::Time time, due = absl::InfiniteFuture();
   };
   struct Asked {
@@ -75,6 +84,7 @@ class Checkpointer {
   };
   // The one that is under way.
   struct Taken {
+    const Session* session;  // null: it was forgotten meanwhile
     StoreId id;
     CheckpointInfo info;
     CheckpointSummary summary;
@@ -85,11 +95,12 @@ class Checkpointer {
   void SetDue(Session& session, Mark* mark, absl::Time due);
   bool BeginWith(Session& session, Done done);
   CheckpointInfo InfoOf(const Session& session) const;
-  void Write(std::optional<StateImage> image);
+  void Write(std::shared_ptr<const StateImage> image);
   void End(const absl::Status& status);
 
   SessionLog& log_;
   SessionTiers& tiers_;
+  DiskUsage& usage_;
   const StateFormat format_;
   const Options options_;
   const Clock& clock_;

@@ -53,6 +53,14 @@ void Journal::Adopt(const Session& session, const StoreId& id) {
       std::make_shared<LoggedSession>(LoggedSession{.id = id, .position = session.position()});
 }
 
+void Journal::Unload(const Session& session) {
+  LoggedSession* logged = FindLogged(session);
+  *logged = {.id = logged->id,
+             .origin = logged->origin,
+             .position = session.position(),
+             .last_commit = logged->last_commit};
+}
+
 void Journal::OnLoaded(const Session& session, const SessionLogs& logs) {
   LoggedSession* logged = FindLogged(session);
   logged->updates = logs.updates.size();

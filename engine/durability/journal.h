@@ -42,6 +42,8 @@ class Journal {
 
   // A session that is in the store, not loaded yet.
   void Adopt(const Session& session, const StoreId& id);
+  // A session of which the log has all is not loaded any more.
+  void Unload(const Session& session);
   // A session that is loaded: the log has it as it is.
   void OnLoaded(const Session& session, const SessionLogs& logs);
   // A new session, to whose log `updates` belong; those of a fork may be yet to be computed.

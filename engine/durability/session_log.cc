@@ -192,6 +192,22 @@ bool SessionLog::HasAllOf(const Session& session) const {
   return logged == nullptr || logged->last_commit <= completed_;
 }
 
+bool SessionLog::IsWritten(const Session& session) {
+  Commit();
+  const uint64_t number = journal_.Find(session)->last_commit;
+  if (number <= written_) return true;
+  if (number <= flushed_) return false;
+  flushed_ = last_;
+  ++works_;
+  store_->Flush([this, flushed = flushed_](const absl::Status& status) {
+    mailbox_->Post([this, flushed, status] {
+      --works_;
+      if (status.ok()) written_ = flushed;
+    });
+  });
+  return false;
+}
+
 void SessionLog::AddTo(EngineLoad* load) const {
   if (!store_) return;
   load->log_pending_batches = store_->health().pending_batches;

@@ -92,6 +92,9 @@ class SessionLog {
   // Whether the log has all of the session: one that does not log tells at once what it computes,
   // and so may not compute before.
   bool HasAllOf(const Session& session) const;
+  // Whether all of a session that is kept can be read, whatever the durability promises. If not,
+  // the next Receive after which it can has something.
+  bool IsWritten(const Session& session);
   // Commits under way, or letters not received.
   bool busy() const {
     return completed_ < last_ || loads_ > 0 || works_ > 0 ||
@@ -107,6 +110,12 @@ class SessionLog {
   // The session is about to get these logs.
   void OnLoaded(const Session& session, const SessionLogs& logs) {
     journal_.OnLoaded(session, logs);
+  }
+
+  // Gives back what memory holds of a session that is kept and of which the log has all.
+  void Unload(Session* session) {
+    session->Unload();
+    journal_.Unload(*session);
   }
 
   // --- Archives. ---
@@ -151,6 +160,7 @@ class SessionLog {
   Outbox outbox_;
   std::vector<Told> told_;               // since the last Commit
   uint64_t last_ = 0, completed_ = 0;    // numbers of commits
+  uint64_t written_ = 0, flushed_ = 0;   // of those that are known to be, or to be asked about
   std::deque<absl::Time> commit_times_;  // of those under way
   int64_t loads_ = 0, works_ = 0;        // under way
 };

@@ -15,14 +15,14 @@ HostPool::HostPool(DeviceBuffer memory, int64_t num_slabs, int64_t slab_bytes)
   for (int64_t slab = num_slabs; slab-- > 0;) free_.push_back(slab);
 }
 
-absl::StatusOr<std::unique_ptr<HostPool>> HostPool::Create(Backend& backend, int64_t limit_bytes,
+absl::StatusOr<std::shared_ptr<HostPool>> HostPool::Create(Backend& backend, int64_t limit_bytes,
                                                            int64_t slab_bytes) {
   const int64_t num_slabs = limit_bytes / slab_bytes;
   DeviceBuffer memory;
   if (num_slabs > 0) {
     MNEME_ASSIGN_OR_RETURN(memory, backend.AllocateHost(num_slabs * slab_bytes));
   }
-  return std::unique_ptr<HostPool>(new HostPool(std::move(memory), num_slabs, slab_bytes));
+  return std::shared_ptr<HostPool>(new HostPool(std::move(memory), num_slabs, slab_bytes));
 }
 
 int64_t HostPool::SlabBytesFor(int64_t bytes) const {
@@ -31,13 +31,20 @@ int64_t HostPool::SlabBytesFor(int64_t bytes) const {
 
 std::optional<HostMemory> HostPool::Take(int64_t bytes) {
   const auto count = static_cast<size_t>(SlabBytesFor(bytes) / slab_bytes_);
+  const std::lock_guard lock(mutex_);
   if (count > free_.size()) return std::nullopt;
   std::vector<int64_t> slabs(free_.rbegin(), free_.rbegin() + static_cast<std::ptrdiff_t>(count));
   free_.resize(free_.size() - count);
-  return HostMemory(*this, std::move(slabs), bytes);
+  return HostMemory(shared_from_this(), std::move(slabs), bytes);
+}
+
+int64_t HostPool::held_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return limit_bytes() - static_cast<int64_t>(free_.size()) * slab_bytes_;
 }
 
 void HostPool::Give(const std::vector<int64_t>& slabs) {
+  const std::lock_guard lock(mutex_);
   const auto middle = static_cast<std::ptrdiff_t>(free_.size());
   free_.insert(free_.end(), slabs.rbegin(), slabs.rend());
   std::inplace_merge(free_.begin(), free_.begin() + middle, free_.end(), std::greater<>());

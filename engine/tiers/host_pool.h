@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -24,15 +25,15 @@ struct MemoryRange {
 class HostMemory;
 
 // Host memory that devices copy from and to at full rate (Backend::AllocateHost). That is slow to
-// allocate, so all of it is taken at the start and lent in slabs of one size. One thread; must
-// outlive what it has lent.
-class HostPool {
+// allocate, so all of it is taken at the start and lent in slabs of one size. It stays as long as
+// anything is lent, so the backend must outlive that. Thread-safe.
+class HostPool : public std::enable_shared_from_this<HostPool> {
  public:
   static constexpr int64_t kSlabBytes = int64_t{1} << 18;
 
   // As many slabs as `limit_bytes` holds; none is allowed. RESOURCE_EXHAUSTED if the host has not
   // that much.
-  static absl::StatusOr<std::unique_ptr<HostPool>> Create(Backend& backend, int64_t limit_bytes,
+  static absl::StatusOr<std::shared_ptr<HostPool>> Create(Backend& backend, int64_t limit_bytes,
                                                           int64_t slab_bytes = kSlabBytes);
   HostPool(const HostPool&) = delete;
   HostPool& operator=(const HostPool&) = delete;
@@ -43,9 +44,7 @@ class HostPool {
   int64_t SlabBytesFor(int64_t bytes) const;
 
   int64_t limit_bytes() const { return num_slabs_ * slab_bytes_; }
-  int64_t held_bytes() const {
-    return limit_bytes() - static_cast<int64_t>(free_.size()) * slab_bytes_;
-  }
+  int64_t held_bytes() const;
 
  private:
   friend class HostMemory;
@@ -55,12 +54,14 @@ class HostPool {
 
   const DeviceBuffer memory_;
   const int64_t num_slabs_, slab_bytes_;
-  std::vector<int64_t> free_;  // descending, so that those lent together mostly lie together
+  mutable std::mutex mutex_;
+  // Descending, so that those lent together mostly lie together. Guarded by mutex_.
+  std::vector<int64_t> free_;
 };
 
-// Bytes lent by a pool, in one or more ranges; given back with their owner, on the pool's thread.
-// Or bytes of no pool, for states on their way to and from files: those may be given back anywhere.
-// The content may be read and written by one thread at a time. Move-only.
+// Bytes lent by a pool, in one or more ranges; given back with their owner. Or bytes of no pool,
+// for states on their way to and from files. The content may be read by several threads, or written
+// by one. Move-only.
 class HostMemory {
  public:
   // Of no pool, of unspecified content; devices copy from and to it more slowly. Nothing if the
@@ -81,13 +82,13 @@ class HostMemory {
  private:
   friend class HostPool;
 
-  HostMemory(HostPool& pool, std::vector<int64_t> slabs, int64_t bytes)
-      : pool_(&pool), slabs_(std::move(slabs)), bytes_(bytes) {}
+  HostMemory(std::shared_ptr<HostPool> pool, std::vector<int64_t> slabs, int64_t bytes)
+      : pool_(std::move(pool)), slabs_(std::move(slabs)), bytes_(bytes) {}
 
   HostMemory(std::unique_ptr<std::byte[]> own, int64_t bytes)
       : own_(std::move(own)), bytes_(bytes) {}
 
-  HostPool* pool_ = nullptr;
+  std::shared_ptr<HostPool> pool_;
   std::vector<int64_t> slabs_;        // ascending
   std::unique_ptr<std::byte[]> own_;  // without a pool
   int64_t bytes_ = 0;

@@ -8,7 +8,7 @@ namespace mneme {
 absl::StatusOr<std::unique_ptr<SessionTiers>> SessionTiers::Create(
     const CachePools& pools, Backend& backend, const TierOptions& options, const Clock& clock,
     StatsSink& stats, std::function<void()> wake) {
-  MNEME_ASSIGN_OR_RETURN(std::unique_ptr<HostPool> host,
+  MNEME_ASSIGN_OR_RETURN(std::shared_ptr<HostPool> host,
                          HostPool::Create(backend, options.host_cache_bytes));
   std::unique_ptr<SessionTiers> tiers(
       new SessionTiers(pools, std::move(host), options, clock, stats, std::move(wake)));
@@ -18,7 +18,7 @@ absl::StatusOr<std::unique_ptr<SessionTiers>> SessionTiers::Create(
   return tiers;
 }
 
-SessionTiers::SessionTiers(const CachePools& pools, std::unique_ptr<HostPool> host,
+SessionTiers::SessionTiers(const CachePools& pools, std::shared_ptr<HostPool> host,
                            const TierOptions& options, const Clock& clock, StatsSink& stats,
                            std::function<void()> wake)
     : pools_(pools),
@@ -35,7 +35,7 @@ SessionTiers::Presence SessionTiers::Bring(Session& session, bool may_reserve) {
   if (found == away_.end()) return Presence::kHere;
   Away& away = found->second;
   if (away.stage != Stage::kParked) return Presence::kComing;
-  if (!may_reserve || !session.state().Restore(away.image.shape)) return Presence::kNoMemory;
+  if (!may_reserve || !session.state().Restore(away.image->shape)) return Presence::kNoMemory;
   away.stage = Stage::kComing;
   BeginMove(away, StateMover::Direction::kToDevice);
   return Presence::kComing;
@@ -53,14 +53,7 @@ std::vector<Session*> SessionTiers::MakeRoom(int64_t wanted_bytes,
   wanted_bytes -= leaving_bytes_;
   if (mover_ == nullptr || wanted_bytes <= 0) return {};
   std::vector<ParkCandidate> candidates;
-  for (const Session* session : sessions) {
-    const ComputedState& state = session->state();
-    candidates.push_back({.tenant = session->key().tenant,
-                          .last_used = session->last_used_time(),
-                          .leased = !IsHere(*session),
-                          .device_bytes = state.cache().held_bytes(),
-                          .host_bytes = host_->SlabBytesFor(ImageBytes(state.shape(), pools_))});
-  }
+  for (const Session* session : sessions) candidates.push_back(CandidateOf(*session));
   std::vector<Session*> leaving;
   for (const size_t i : ChooseToPark(candidates, wanted_bytes, HostState())) {
     leaving.push_back(sessions[i]);
@@ -69,11 +62,41 @@ std::vector<Session*> SessionTiers::MakeRoom(int64_t wanted_bytes,
   return leaving;
 }
 
+ParkCandidate SessionTiers::CandidateOf(const Session& session) const {
+  const ComputedState& state = session.state();
+  return {.tenant = session.key().tenant,
+          .last_used = session.last_used_time(),
+          .leased = !IsHere(session),
+          .device_bytes = state.cache().held_bytes(),
+          .host_bytes = host_->SlabBytesFor(ImageBytes(state.shape(), pools_))};
+}
+
+Session* SessionTiers::ChooseToDrop(const std::vector<Session*>& idle,
+                                    const std::function<bool(const Session&)>& may_leave) const {
+  std::vector<Session*> sessions;
+  std::vector<ParkCandidate> candidates;
+  const auto add = [&](Session* session, ParkCandidate candidate) {
+    candidate.leased = candidate.leased || !may_leave(*session);
+    candidates.push_back(std::move(candidate));
+    sessions.push_back(session);
+  };
+  for (Session* session : idle) add(session, CandidateOf(*session));
+  for (const auto& [key, away] : away_) {
+    if (away.stage != Stage::kParked || !away.image->bytes.is_of_pool()) continue;
+    add(away.session, {.tenant = key->key().tenant,
+                       .last_used = key->last_used_time(),
+                       .host_bytes = away.image->bytes.held_bytes()});
+  }
+  const std::optional<size_t> chosen = mneme::ChooseToDrop(candidates, HostState());
+  return chosen ? sessions[*chosen] : nullptr;
+}
+
 HostTier SessionTiers::HostState() const {
-  HostTier host = {.free_bytes = host_->limit_bytes() - host_->held_bytes(),
+  HostTier host = {.limit_bytes = host_->limit_bytes(),
+                   .free_bytes = host_->limit_bytes() - host_->held_bytes(),
                    .tenant_limit_bytes = options_.tenant_host_cache_bytes};
   for (const auto& [session, away] : away_) {
-    host.bytes_of_tenant[session->key().tenant] += away.image.bytes.held_bytes();
+    host.bytes_of_tenant[session->key().tenant] += away.image->bytes.held_bytes();
   }
   return host;
 }
@@ -91,25 +114,32 @@ void SessionTiers::Park(Session& session, bool for_good) {
 
 SessionTiers::Away& SessionTiers::Add(Session& session, Stage stage, StateImage image,
                                       int64_t device_bytes) {
-  const auto [entry, is_new] = away_.emplace(&session, Away{.stage = stage,
-                                                            .image = std::move(image),
-                                                            .session = &session,
-                                                            .device_bytes = device_bytes,
-                                                            .for_good = false,
-                                                            .move_begin = {},
-                                                            .take = nullptr,
-                                                            .retired = nullptr});
+  const auto [entry, is_new] =
+      away_.emplace(&session, Away{.stage = stage,
+                                   .image = std::make_shared<StateImage>(std::move(image)),
+                                   .session = &session,
+                                   .device_bytes = device_bytes,
+                                   .for_good = false,
+                                   .move_begin = {},
+                                   .take = nullptr,
+                                   .retired = nullptr});
   MNEME_CHECK(is_new);
   return entry->second;
 }
 
 void SessionTiers::Erase(std::unordered_map<const Session*, Away>::iterator entry) {
   const Away& away = entry->second;
-  if (away.stage != Stage::kCopying && !away.image.bytes.is_of_pool()) --adopted_;
+  if (away.stage != Stage::kCopying && !away.image->bytes.is_of_pool()) --adopted_;
   away_.erase(entry);
 }
 
 // --- To and from files. ---
+
+std::shared_ptr<const StateImage> SessionTiers::ParkedImage(const Session& session) const {
+  const auto found = away_.find(&session);
+  if (found == away_.end() || found->second.stage != Stage::kParked) return nullptr;
+  return found->second.image;
+}
 
 bool SessionTiers::Copy(Session& session, TakeCopy take) {
   StateShape shape = session.state().shape();
@@ -129,7 +159,7 @@ void SessionTiers::Adopt(Session& session, StateImage image) {
 
 void SessionTiers::DropAdopted(const Session& session) {
   const auto found = away_.find(&session);
-  if (found == away_.end() || found->second.image.bytes.is_of_pool()) return;
+  if (found == away_.end() || found->second.image->bytes.is_of_pool()) return;
   if (found->second.stage == Stage::kParked) Erase(found);
 }
 
@@ -141,7 +171,7 @@ void SessionTiers::BeginMove(Away& away, StateMover::Direction direction) {
   ++moves_;
   mover_->Begin(
       direction,
-      CopiesBetween(DeviceRanges(away.session->state(), pools_), away.image.bytes.ranges()),
+      CopiesBetween(DeviceRanges(away.session->state(), pools_), away.image->bytes.ranges()),
       [this, session](absl::Status status) {
         {
           std::lock_guard lock(mutex_);
@@ -176,17 +206,17 @@ absl::StatusOr<std::vector<Session*>> SessionTiers::FinishMoves(
 bool SessionTiers::FinishMove(Away& away, bool wanted) {
   const absl::Duration time = clock_.Now() - away.move_begin;
   if (away.stage == Stage::kComing) {
-    stats_.OnUnparked(away.image.bytes.bytes(), time);
+    stats_.OnUnparked(away.image->bytes.bytes(), time);
     return true;
   }
   if (away.stage == Stage::kCopying) {
-    away.take(std::move(away.image));
+    away.take(std::move(*away.image));
     return true;
   }
   if (wanted && !away.for_good) return true;
   away.stage = Stage::kParked;
   away.session->cache().GiveAll();
-  stats_.OnParked(away.image.bytes.bytes(), time);
+  stats_.OnParked(away.image->bytes.bytes(), time);
   return false;
 }
 
@@ -214,7 +244,7 @@ void SessionTiers::Describe(const Session& session, SessionInfo* info) const {
   const auto found = away_.find(&session);
   if (found == away_.end()) return;
   const Away& away = found->second;
-  info->host_bytes += away.image.bytes.held_bytes();
+  info->host_bytes += away.image->bytes.held_bytes();
   if (away.stage == Stage::kLeaving || away.stage == Stage::kCopying) return;
   info->residence = away.stage == Stage::kParked ? Residence::kHost : Residence::kRestoring;
 }

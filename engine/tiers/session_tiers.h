@@ -62,9 +62,18 @@ class SessionTiers {
   std::vector<Session*> MakeRoom(int64_t wanted_bytes, const std::vector<Session*>& sessions,
                                  bool for_good = false);
 
+  // Whose state is to leave memory altogether so that there is room on the device: see
+  // ChooseToDrop. Of `idle`, those that are on the device, and of those that are parked; null if
+  // none of them `may_leave`.
+  Session* ChooseToDrop(const std::vector<Session*>& idle,
+                        const std::function<bool(const Session&)>& may_leave) const;
+
   // --- To and from files. ---
   // What a copy has become; nothing if the session was deleted meanwhile.
   using TakeCopy = std::function<void(std::optional<StateImage>)>;
+  // The image of a parked session; null for any other. It stays while it is held, also when the
+  // session has come back.
+  std::shared_ptr<const StateImage> ParkedImage(const Session& session) const;
   // Begins to copy the state of a session that is here, while that is leased, into memory of no
   // pool; `take` is called in FinishMoves. False, and nothing begun, if the host has not that much.
   bool Copy(Session& session, TakeCopy take);
@@ -100,7 +109,7 @@ class SessionTiers {
 
   struct Away {
     Stage stage;
-    StateImage image;
+    std::shared_ptr<StateImage> image;
     Session* session;
     int64_t device_bytes;  // that it holds, or held
     bool for_good;         // leaves even if it is wanted meanwhile
@@ -110,9 +119,10 @@ class SessionTiers {
   };
   using Ended = std::pair<const Session*, absl::Status>;
 
-  SessionTiers(const CachePools& pools, std::unique_ptr<HostPool> host, const TierOptions& options,
+  SessionTiers(const CachePools& pools, std::shared_ptr<HostPool> host, const TierOptions& options,
                const Clock& clock, StatsSink& stats, std::function<void()> wake);
   void Park(Session& session, bool for_good);
+  ParkCandidate CandidateOf(const Session& session) const;
   Away& Add(Session& session, Stage stage, StateImage image, int64_t device_bytes);
   void Erase(std::unordered_map<const Session*, Away>::iterator entry);
   void BeginMove(Away& away, StateMover::Direction direction);
@@ -125,7 +135,7 @@ class SessionTiers {
   const Clock& clock_;
   StatsSink& stats_;
   const std::function<void()> wake_;
-  const std::unique_ptr<HostPool> host_;
+  const std::shared_ptr<HostPool> host_;
   std::unordered_map<const Session*, Away> away_;  // sessions that are not simply on the device
   int64_t moves_ = 0, leaving_bytes_ = 0, adopted_ = 0;
 

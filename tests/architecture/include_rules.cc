@@ -49,7 +49,7 @@ session_table update_queue held_calls
 durability/
 scheduling/
 model
-engine engine_loop engine_loop_archives engine_loop_history engine_loop_memory engine_loop_sessions job job_queues append_job generate_job restore_job input_resolver
+engine engine_loop engine_loop_archives engine_loop_history engine_loop_memory engine_loop_requests engine_loop_sessions job job_queues append_job generate_job restore_job input_resolver
 )";
 
 // The units of storage, likewise.

@@ -55,7 +55,7 @@ class StateHarness {
   ServedModel served_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<CachePools> pools_;
-  std::unique_ptr<HostPool> host_;
+  std::shared_ptr<HostPool> host_;
   const std::vector<int32_t> tokens_;
   const SamplingParams greedy_{.temperature = 0};
 };

@@ -141,7 +141,7 @@ INSTANTIATE_TEST_SUITE_P(
 class HostPoolTest : public testing::Test {
  protected:
   std::unique_ptr<Backend> backend_ = *CreateTestBackend(BackendKind::kCpuFloat32, 1);
-  std::unique_ptr<HostPool> pool_ = *HostPool::Create(*backend_, 1099, 100);
+  std::shared_ptr<HostPool> pool_ = *HostPool::Create(*backend_, 1099, 100);
 };
 
 TEST_F(HostPoolTest, LendsSlabsAndTakesThemBack) {
