@@ -3,6 +3,8 @@
 #
 #   tools/gpu_checks.sh [CHECK…]       after ./dev build; ./dev gpu is the same
 #   MNEME_BUILD_DIR=/tmp/programs tools/gpu_checks.sh tests memcheck
+#   MNEME_GPU_SHARDS=8             processes of a program under compute-sanitizer, side by side (4)
+#   MNEME_GPU_SECONDS=600          how long each of them may take (1800)
 #
 # CHECKs, all by default:
 #   tests       every test that runs on CUDA
@@ -17,6 +19,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build=${MNEME_BUILD_DIR:-build/release}
+shards=${MNEME_GPU_SHARDS:-4}
+seconds=${MNEME_GPU_SECONDS:-1800}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/mneme-gpu-checks.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
 
@@ -91,7 +95,8 @@ sanitize() {
     --print-limit 100000)
   # FlashInfer's producer warps arrive at CUTLASS barriers whose earlier phase others waited for.
   [[ $1 != synccheck ]] || options+=(--kernel-name-exclude kernel_substring=PrefillWithKVCache)
-  report=$(compute-sanitizer "${options[@]}" "$2" --gtest_filter="$3" 2>&1 </dev/null) || status=$?
+  report=$(timeout "$seconds" compute-sanitizer "${options[@]}" "$2" --gtest_filter="$3" 2>&1 \
+    </dev/null) || status=$?
   printf '%s\n' "$report"
   ((status == 0)) && return
   # With findings the status is 86 whatever the tests said.
@@ -100,11 +105,26 @@ sanitize() {
     [[ -z $(grep -E '(Error|Warning): Race reported' <<<"$report" | grep -vE "$known_race") ]]
 }
 
+# sanitize in as many processes side by side as there are shards: the tool keeps a processor busy, and
+# the GPU hardly.
+sanitize_sharded() {
+  local shard pids=() failed=0
+  for ((shard = 0; shard < shards; ++shard)); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard sanitize "$@" >"$logs/shard.$shard" &
+    pids+=($!)
+  done
+  for ((shard = 0; shard < shards; ++shard)); do
+    wait "${pids[shard]}" || { failed=1; echo "shard $shard of $shards failed:"; }
+    cat "$logs/shard.$shard"
+  done
+  return "$failed"
+}
+
 run_sanitizer() {
   local name filter program
   while read -r name filter; do
     find_or_skip "$name" || continue
-    check "$1 $name" sanitize "$1" "$program" "$filter"
+    check "$1 $name" sanitize_sharded "$1" "$program" "$filter"
   done < <(sanitized "$1")
 }
 
@@ -121,7 +141,7 @@ for what in "$@"; do
       run_sanitizer "$what"
       ;;
     *)
-      sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
+      sed -n '2,19s/^# \{0,1\}//p' "$0" >&2
       exit 2
       ;;
   esac
