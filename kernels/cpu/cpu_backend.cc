@@ -12,9 +12,11 @@
 #include <string>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/host_memory.h"
 #include "kernels/pack_parts.h"
 
@@ -95,6 +97,7 @@ absl::StatusOr<DeviceBuffer> CpuBackend::Allocate(int64_t bytes) {
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::Pack(absl::Span<const HostTensor> parts) {
   if (const absl::Status status = CheckPackParts(parts); !status.ok()) return status;
   if (omp_get_max_threads() != threads_) omp_set_num_threads(threads_);
+  const absl::Cleanup release = ReleaseHelpers;
   try {
     return std::make_unique<CpuPackedMatrix>(engine_, matmul_dtype_, parts);
   } catch (const std::bad_alloc&) {

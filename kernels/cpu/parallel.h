@@ -13,6 +13,12 @@ inline int ThreadsFor(int64_t elements, int threads) {
   return elements < kWorthWaking ? 1 : threads;
 }
 
+// Lets the helpers go with which the calling thread has run loops; they are made anew when it next
+// needs them. To be called by a thread that is not the one which computes steps: helpers spin
+// between two loops only while all threads together have no more of them than there are
+// processors, and else each loop of a step waits for some to wake.
+inline void ReleaseHelpers() { omp_pause_resource_all(omp_pause_soft); }
+
 // Runs body(i) for each i in [0, count), in equal contiguous shares. `body` must not throw.
 template <typename Body>
 void ParallelFor(int64_t count, int threads, const Body& body) {
