@@ -14,7 +14,7 @@ namespace mneme {
 
 namespace {
 
-constexpr int64_t kSessions = 8;
+constexpr int64_t kSessions = 24;
 
 // When no closed chunk waits any more.
 absl::Status AwaitUpdates(ServingEngine& engine) {
