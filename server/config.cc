@@ -161,7 +161,8 @@ void AddSchedulingFlags(CLI::App& app, ServerConfig& config) {
   app.add_option_function<double>(
          "--slow_reader_seconds",
          [&config](double seconds) { config.engine.slow_reader_limit = absl::Seconds(seconds); },
-         "A stream whose client has read nothing for so long, while 256 events or its end wait, is cancelled")
+         "A stream whose client has read nothing for so long, while 256 events or its end wait, is "
+         "cancelled")
       ->default_str("60")
       ->check(CLI::Range(0.1, 1e6));
   app.add_flag("--trust_tenant_metadata", config.trust_tenant_metadata,
