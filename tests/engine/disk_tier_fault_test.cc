@@ -124,6 +124,7 @@ TEST_F(DiskTierFaultTest, ARequestDoesNotWaitLongForADiskThatHangs) {
   Start();
   Make("a");
   engines().Create("b");
+  engine().RunAll({});  // the log is written: what the request is told waits for nothing
   HoldWrites();
   const auto pressing = engine().StartAppend("b", RandomTokens(100, 3));
   RunUntilWriting();
