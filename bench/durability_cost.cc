@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "bench/median.h"
 #include "bench/random_tokens.h"
 #include "bench/session_engine.h"
 #include "bench/sessions.h"
+#include "bench/statistics.h"
 #include "bench/stopwatch.h"
 
 namespace mneme {

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/version.h"
-#include "bench/median.h"
+#include "bench/statistics.h"
 
 namespace mneme {
 namespace {

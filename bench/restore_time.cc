@@ -4,10 +4,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "bench/median.h"
 #include "bench/random_tokens.h"
 #include "bench/session_engine.h"
 #include "bench/sessions.h"
+#include "bench/statistics.h"
 #include "bench/stopwatch.h"
 
 namespace mneme {

@@ -14,6 +14,7 @@
 #include "bench/bench_model.h"
 #include "bench/matmul_alone.h"
 #include "bench/serving_engine.h"
+#include "bench/statistics.h"
 #include "bench/stopwatch.h"
 #include "bench/work.h"
 
@@ -24,7 +25,7 @@ absl::Status MeasureTogether(const ServingOptions& options, ServingReport& repor
   MNEME_ASSIGN_OR_RETURN(const auto engine,
                          ServingEngine::Create(options, options.together_target));
   MNEME_ASSIGN_OR_RETURN(const auto alone, engine->GenerateAlone("alone", options.decode_tokens));
-  report.alone_tokens_per_second = 1e3 / QuantileOf(alone, 0.5);
+  report.alone_tokens_per_second = 1e3 / Quantile(alone, 0.5);
   for (const int64_t input : {options.context, int64_t{0}}) {
     std::vector<std::shared_ptr<EngineClient>> clients;
     engine->times().TakeMs();
@@ -37,7 +38,7 @@ absl::Status MeasureTogether(const ServingOptions& options, ServingReport& repor
     for (const auto& client : clients) MNEME_RETURN_IF_ERROR(client->Await());
     const auto tokens = static_cast<double>(options.sessions * options.decode_tokens);
     report.together_tokens_per_second = 1e3 * tokens / stopwatch.Elapsed().wall_ms;
-    report.together_step_ms = QuantileOf(engine->times().TakeMs(), 0.5);
+    report.together_step_ms = Quantile(engine->times().TakeMs(), 0.5);
   }
   return absl::OkStatus();
 }
@@ -46,8 +47,8 @@ absl::Status MeasureBeside(const ServingOptions& options, ServingReport& report)
   MNEME_ASSIGN_OR_RETURN(const auto engine, ServingEngine::Create(options, options.target));
   MNEME_ASSIGN_OR_RETURN(const auto alone,
                          engine->GenerateAlone("alone", 8 * options.decode_tokens));
-  report.alone_p50_ms = QuantileOf(alone, 0.5);
-  report.alone_p99_ms = QuantileOf(alone, 0.99);
+  report.alone_p50_ms = Quantile(alone, 0.5);
+  report.alone_p99_ms = Quantile(alone, 0.99);
   std::vector<std::unique_ptr<DocumentReader>> documents;
   for (int64_t i = 0; i < options.documents; ++i) {
     documents.push_back(std::make_unique<DocumentReader>(*engine, absl::StrFormat("d%d", i),
@@ -61,8 +62,8 @@ absl::Status MeasureBeside(const ServingOptions& options, ServingReport& report)
   const auto read = static_cast<double>(engine->times().tokens_in() - read_before);
   report.document_tokens_per_second = 1e3 * read / stopwatch.Elapsed().wall_ms;
   const std::vector<double> beside = engine->times().TakeMs();
-  report.beside_p50_ms = QuantileOf(beside, 0.5);
-  report.beside_p99_ms = QuantileOf(beside, 0.99);
+  report.beside_p50_ms = Quantile(beside, 0.5);
+  report.beside_p99_ms = Quantile(beside, 0.99);
   report.limit_ms = options.model.cuda ? absl::ToDoubleMilliseconds(options.target)
                                        : std::max(3 * report.alone_p50_ms, 10.0);
   return absl::OkStatus();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
-#include <numeric>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -110,17 +109,6 @@ void DocumentReader::Run() {
     end.wait();
     if (!engine_.DeleteSession(id_).ok()) return;
   }
-}
-
-double QuantileOf(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
-}
-
-double MeanOf(const std::vector<double>& values) {
-  if (values.empty()) return 0;
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 }  // namespace mneme

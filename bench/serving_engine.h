@@ -73,10 +73,6 @@ class DocumentReader {
   std::thread thread_;
 };
 
-// The value of which `share` are smaller; 0 of none.
-double QuantileOf(std::vector<double> values, double share);
-double MeanOf(const std::vector<double>& values);
-
 // The parts of MeasureServing (bench/serving.h): each fills its own of the report.
 absl::Status MeasureTogether(const ServingOptions& options, ServingReport& report);
 absl::Status MeasureBeside(const ServingOptions& options, ServingReport& report);

@@ -7,6 +7,7 @@
 #include "base/status_macros.h"
 #include "bench/bench_backend.h"
 #include "bench/serving_engine.h"
+#include "bench/statistics.h"
 #include "bench/stopwatch.h"
 
 namespace mneme {
@@ -59,8 +60,8 @@ absl::Status MeasureMoves(const ServingOptions& options, ServingReport& report) 
       MNEME_RETURN_IF_ERROR(engine->Generate(name(i), 0, 1)->Await());
     }
     const std::vector<double> during = engine->times().TakeMs();
-    report.before_moves_p50_ms = QuantileOf(before, 0.5);
-    report.during_moves_p50_ms = QuantileOf(during, 0.5);
+    report.before_moves_p50_ms = Quantile(before, 0.5);
+    report.during_moves_p50_ms = Quantile(during, 0.5);
     report.parked = engine->times().parked();
     report.unparked = engine->times().unparked();
     MNEME_RETURN_IF_ERROR(stream->Await());

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "bench/serving_engine.h"
+#include "bench/statistics.h"
 
 namespace mneme {
 
@@ -50,8 +51,8 @@ absl::Status MeasureUpdates(const ServingOptions& options, ServingReport& report
   engine->times().TakeMs();
   MNEME_RETURN_IF_ERROR(engine->Generate("alone", 0, 4 * options.decode_tokens)->Await());
   report.idle_updates = load.waiting_chunks;
-  report.beside_updates_mean_ms = MeanOf(beside);
-  report.after_updates_mean_ms = MeanOf(engine->times().TakeMs());
+  report.beside_updates_mean_ms = Mean(beside);
+  report.after_updates_mean_ms = Mean(engine->times().TakeMs());
   return absl::OkStatus();
 }
 

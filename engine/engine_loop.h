@@ -180,7 +180,7 @@ class EngineLoop {
   // A new session of what an archive holds; see Engine::ImportSession.
   absl::StatusOr<Session*> Import(const SessionKey& key, ArchivedSession archived);
   // Begins to bring a session back that has no job yet.
-  void PushRestore(Session* session);
+  void PushRestore(Session* session, Priority priority);
   // Whether requests or calls of it wait.
   bool IsWanted(const Session& session) const { return queues_.Has(session) || held_.Has(session); }
   void EndSession(Session* session, const absl::Status& status);

@@ -1,4 +1,5 @@
-// EngineLoop's part that sessions' histories are: forks, rollbacks and checkpoints.
+// EngineLoop's part that sessions' histories are: forks, rollbacks and checkpoints, and how these
+// calls wait for their session.
 
 #include <unordered_set>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "engine/restore_job.h"
 
 namespace mneme {
+
 // --- Sessions that come back for them. ---
 
 absl::StatusOr<Session*> EngineLoop::FindForCall(const SessionKey& key) const {
@@ -47,14 +49,14 @@ void EngineLoop::WhenBack(const SessionKey& key, HeldCalls::Until until, HeldCal
 bool EngineLoop::GoOnBringing(const HeldCalls::Call& call) {
   const bool moves = call.until == HeldCalls::Until::kAtRest && call.session->loaded();
   if (moves || queues_.Has(*call.session)) return false;
-  PushRestore(call.session);
+  PushRestore(call.session, Priority::kNormal);
   return true;
 }
 
 bool EngineLoop::IsBack(const HeldCalls::Call& call) {
   Session& session = *call.session;
   if (!session.loaded() || call.until == HeldCalls::Until::kLog) return session.loaded();
-  if (call.until == HeldCalls::Until::kState) return session.ready() && tiers_->IsHere(session);
+  if (call.until == HeldCalls::Until::kState) return session.ready();
   return tiers_->Bring(session, /*may_reserve=*/false) != SessionTiers::Presence::kComing;
 }
 
@@ -70,8 +72,8 @@ bool EngineLoop::AnswerHeld() {
   return worked;
 }
 
-void EngineLoop::PushRestore(Session* session) {
-  queues_.Push(std::make_unique<RestoreJob>(*session, Priority::kNormal, context_, ++arrivals_));
+void EngineLoop::PushRestore(Session* session, Priority priority) {
+  queues_.Push(std::make_unique<RestoreJob>(*session, priority, context_, ++arrivals_));
 }
 
 bool EngineLoop::HasRequests(const Session& session) const {

@@ -8,7 +8,6 @@
 #include "engine/engine_loop.h"
 #include "engine/error.h"
 #include "engine/generate_job.h"
-#include "engine/restore_job.h"
 #include "engine/scheduling/admission.h"
 
 namespace mneme {
@@ -47,10 +46,7 @@ void EngineLoop::Push(std::unique_ptr<Job> job) {
   const absl::Status fits = job->CheckEverFits();
   if (!fits.ok()) return job->End(fits);
   Session& session = job->session();
-  if (!session.ready() && !queues_.Has(session)) {
-    queues_.Push(
-        std::make_unique<RestoreJob>(session, job->header().priority, context_, ++arrivals_));
-  }
+  if (!session.ready() && !queues_.Has(session)) PushRestore(&session, job->header().priority);
   tenants_.Count(job->header().session.tenant, /*running=*/false, job->pending_tokens());
   queues_.Push(std::move(job));
 }

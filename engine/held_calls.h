@@ -20,7 +20,7 @@ class HeldCalls {
   enum class Until : uint8_t {
     kLog,     // its log is in memory
     kAtRest,  // and its state is not on its way between tiers
-    kState,   // its state is computed, and on the device
+    kState,   // its state is computed, on whichever tier it is
   };
   // OK, or why its client waits no longer: CANCELLED, DEADLINE_EXCEEDED. Null: it waits.
   using GaveUp = std::function<absl::Status()>;
