@@ -78,14 +78,17 @@ class WeightStream {
     }
   };
 
+  // Every lane arrives for what it has read or written itself: as fast as one lane for its warp
+  // behind a __syncwarp, and an order that compute-sanitizer can follow.
   __device__ void InitBarriers() {
+    constexpr int kConsumerThreads = 32 * kConsumers;
     for (int i = 0; i < ring_.stages; ++i) {
       InitBarrier(&shared_->full[i], 1);
-      InitBarrier(&shared_->empty[i], kConsumers);
+      InitBarrier(&shared_->empty[i], kConsumerThreads);
     }
     for (int i = 0; i < kStorers; ++i) {
-      InitBarrier(&shared_->sums_full[i], kConsumers);
-      InitBarrier(&shared_->sums_empty[i], 1);
+      InitBarrier(&shared_->sums_full[i], kConsumerThreads);
+      InitBarrier(&shared_->sums_empty[i], 32);
     }
     InitBarrier(&shared_->squares_full, kConsumers);
     FenceBarrierInit();
@@ -194,8 +197,7 @@ class WeightStream {
         WaitParity(&shared_->sums_full[storer], cursor_.parity);
         float4 sum = sums[0][lane_];
         for (int i = 1; i < kConsumers; ++i) Add(sum, sums[i][lane_]);
-        __syncwarp();
-        if (lane_ == 0) Arrive(&shared_->sums_empty[storer]);
+        Arrive(&shared_->sums_empty[storer]);
         if (work.plan.slices == 1 || AddSlices(work, s, tile, sum)) StoreTile(work, s, tile, sum);
       }
       cursor_.Advance(kStorers);
@@ -282,8 +284,7 @@ class WeightStream {
         MultiplyChunk<false>(stage + low_row, stage + high_row, x, s.chunk_bytes(chunk), consumer,
                              sums);
       }
-      __syncwarp();
-      if (lane_ == 0) Arrive(&shared_->empty[cursor_.stage]);
+      Arrive(&shared_->empty[cursor_.stage]);
       cursor_.Advance(ring_.stages);
       x += kChunkBytes / static_cast<int>(sizeof(T));
     }
@@ -291,8 +292,7 @@ class WeightStream {
     shared_->sums[sums_cursor_.stage][consumer][lane_] =
         make_float4(sums[0].sum[0] + sums[1].sum[0], sums[0].sum[1] + sums[1].sum[1],
                     sums[0].sum[2] + sums[1].sum[2], sums[0].sum[3] + sums[1].sum[3]);
-    __syncwarp();
-    if (lane_ == 0) Arrive(&shared_->sums_full[sums_cursor_.stage]);
+    Arrive(&shared_->sums_full[sums_cursor_.stage]);
     sums_cursor_.Advance(kStorers);
   }
 
