@@ -109,6 +109,7 @@ class Simulation {
     if (first_come()) return candidate;
     candidate.begins_stream = !running.decodes() && running.request.output > 0;
     candidate.last_step = running.last_step;
+    candidate.has_begun = running.last_step != 0;
     candidate.tenant = running.request.tenant;
     return candidate;
   }

@@ -79,6 +79,7 @@ absl::StatusOr<std::optional<Candidate>> Job::Next() {
     candidate->position = session_.computed();
     candidate->arrival = arrival_;
     candidate->last_step = last_step_;
+    candidate->has_begun = last_step_ != 0 || holds_lease();
   }
   return candidate;
 }

@@ -29,6 +29,7 @@ struct Candidate {
   int64_t updates = 0;         // of closed chunks, that come before the rows; 1 of a kUpdate
   bool learns = true;          // its rows close chunks
   bool begins_stream = false;  // kPrefill: input behind which a stream generates
+  bool has_begun = false;      // it took part in a step, or holds memory for its rows
   bool awaited = false;        // kUpdate: a request waits for the memory of the chunk's rows
   int tenant = 0;
   double tenant_weight = 1;

@@ -17,8 +17,7 @@ StreamGate::StreamGate(const PlanLimits& limits, const StepCostModel& cost, cons
                  (state.steps_since_input_waited < kRememberedSteps ? kDecodeShare : 1)) {}
 
 bool StreamGate::IsBeginning(const Candidate& candidate) {
-  return candidate.kind == WorkKind::kPrefill && candidate.begins_stream &&
-         candidate.last_step == 0;
+  return candidate.kind == WorkKind::kPrefill && candidate.begins_stream && !candidate.has_begun;
 }
 
 StepWork StreamGate::RowOf(const Candidate& candidate) const {

@@ -18,7 +18,8 @@ class StreamGate {
   // `limits` and `cost` must outlive it; `state` is the last plan's.
   StreamGate(const PlanLimits& limits, const StepCostModel& cost, const PlanState& state);
 
-  // A candidate that asks to begin a stream: its input has not taken part in any step.
+  // A candidate that asks to begin a stream. One that holds memory has been admitted: it gives that
+  // back only by going on.
   static bool IsBeginning(const Candidate& candidate);
 
   // Takes notice of a candidate; of all before Admit is asked about the first.

@@ -44,10 +44,18 @@ TEST(StreamGateTest, StreamsBeginAsLongAsTheirStepKeepsTheTarget) {
   EXPECT_NEAR(Admitted(std::vector<Candidate>(200, Beginning()), 11000), 98, 2);
 }
 
+// Or they would keep from others what they need to go on, and wait for them.
+TEST(StreamGateTest, ThoseThatHoldMemoryAreNotAskedAgain) {
+  Candidate candidate = Beginning();
+  EXPECT_TRUE(StreamGate::IsBeginning(candidate));
+  candidate.has_begun = true;
+  EXPECT_FALSE(StreamGate::IsBeginning(candidate));
+}
+
 TEST(StreamGateTest, RunningStreamsCountAndSoDoThoseWhoseInputIsBeingRead) {
   std::vector<Candidate> candidates(200, Beginning());
   for (size_t i = 0; i < 40; ++i) candidates[i] = Running();
-  for (size_t i = 40; i < 60; ++i) candidates[i].last_step = 1;
+  for (size_t i = 40; i < 60; ++i) candidates[i].has_begun = true;
   EXPECT_NEAR(Admitted(candidates, 11000), 98 - 60, 2);
 }
 
