@@ -90,7 +90,8 @@ bool EngineLoop::Work() {
   const std::vector<Ready> ready = CollectReady();
   const bool has_room = MakeRoom() || left;
   if (ready.empty()) {
-    Retire();  // before updates that nobody waits for
+    BeginCheckpoint();  // that room may wait for; not of sessions that the step computes
+    Retire();           // before updates that nobody waits for
     if (moved || expired || has_room || queues_.size() != before) return true;
   }
   const std::vector<Session*> updates = CollectUpdates(ready);
@@ -142,6 +143,9 @@ bool EngineLoop::Sweep() {
     const absl::Status status = job.Interruption(now);
     return status.ok() ? std::nullopt : std::optional<absl::Status>(status);
   });
+  for (const Session* session : queues_.OnlyRestoring()) {
+    if (!held_.Has(*session)) EndRequests(*session, absl::OkStatus());
+  }
   return now >= next_expiry_ && DeleteExpired(now);
 }
 
@@ -149,7 +153,8 @@ std::vector<EngineLoop::Asked> EngineLoop::AskHeads() {
   std::vector<Asked> asked;
   const bool may_log = log_.MayLog();
   for (Job* job : queues_.Heads()) {
-    if (!tiers_->IsHere(job->session())) {
+    const bool is_here = tiers_->IsHere(job->session());
+    if (!is_here && !job->idle()) {
       asked.push_back({job, std::nullopt});
       continue;
     }
@@ -158,7 +163,8 @@ std::vector<EngineLoop::Asked> EngineLoop::AskHeads() {
     if (!candidate.ok()) {
       EndJob(*job, candidate.status());
     } else if (candidate->has_value()) {
-      asked.push_back({job, WithTenant(**candidate, *job)});
+      asked.push_back({job, std::nullopt});
+      if (is_here) asked.back().candidate = WithTenant(**candidate, *job);
     }
   }
   return asked;
@@ -236,6 +242,7 @@ void EngineLoop::RunStep(const std::vector<Ready>& ready, const std::vector<Sess
   std::vector<SequenceStep> steps;
   for (const PlannedRows& planned : plan.rows) {
     if (planned.candidate < ready.size()) {
+      MNEME_CHECK(tiers_->IsHere(ready[planned.candidate].job->session()));
       steps.push_back(ready[planned.candidate].job->MakeStep(planned.rows, steps_));
     } else {
       Session* session = updates[planned.candidate - ready.size()];

@@ -68,8 +68,8 @@ class EngineLoop {
                      const Engine::Done<SessionInfo>& told);
   void CheckpointSession(const SessionKey& key, const Checkpointer::Done& done,
                          HeldCalls::GaveUp gave_up = nullptr);
-  // Those that hold device memory and have no request in flight, the one not used for longest
-  // first: candidates to leave the device.
+  // Those that hold device memory for no request in flight, or for one that waits for its client,
+  // the one not used for longest first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
   // The session itself, to look into its state between steps; owned by the loop.
   absl::StatusOr<Session*> FindSession(const SessionKey& key) const { return sessions_.Find(key); }
@@ -124,7 +124,8 @@ class EngineLoop {
   void EndJob(const Job& job, const absl::Status& status);
   // Ends all jobs of a session.
   void EndRequests(const Session& session, const absl::Status& status);
-  // Ends what was cancelled or has passed its deadline; true if an expired session was deleted.
+  // Ends what was cancelled or has passed its deadline, and brings no session back that nobody
+  // waits for any more; true if an expired session was deleted.
   bool Sweep();
   bool DeleteExpired(absl::Time now);
   // Asks the first request of each queue what it can do, in the order of their arrival.
@@ -183,6 +184,8 @@ class EngineLoop {
   void PushRestore(Session* session, Priority priority);
   // Whether requests or calls of it wait.
   bool IsWanted(const Session& session) const { return queues_.Has(session) || held_.Has(session); }
+  // Whether one of them could go on if it were here.
+  bool IsWaitedFor(const Session& session) const;
   void EndSession(Session* session, const absl::Status& status);
   void Fail(const absl::Status& status);
 

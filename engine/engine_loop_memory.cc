@@ -16,10 +16,15 @@ void EngineLoop::BringBack(Job* job) {
   if (presence == SessionTiers::Presence::kNoMemory) starved_.push_back(job);
 }
 
+bool EngineLoop::IsWaitedFor(const Session& session) const {
+  const Job* const head = queues_.Head(session);
+  return held_.Has(session) || (head != nullptr && !head->idle());
+}
+
 bool EngineLoop::FinishMoves() {
   const int64_t before = tiers_->moves();
   const auto here =
-      tiers_->FinishMoves([this](const Session& session) { return IsWanted(session); });
+      tiers_->FinishMoves([this](const Session& session) { return IsWaitedFor(session); });
   if (!here.ok()) {
     Fail(here.status());
     return true;
@@ -37,7 +42,6 @@ bool EngineLoop::MakeRoom() {
   for (Session* session : leaving) updates_.Forget(*session);
   if (tiers_->leaving_bytes() >= WantedBytes()) return false;
   disk_.MakeRoom(idle, [this](const Session& session) { return IsWanted(session); });
-  BeginCheckpoint();
   return FinishLeaving();
 }
 

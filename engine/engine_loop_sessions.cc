@@ -106,7 +106,9 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
 
 std::vector<Session*> EngineLoop::IdleSessions() const {
   std::unordered_set<const Session*> busy;
-  queues_.ForEach([&busy](const Job& job, bool) { busy.insert(&job.session()); });
+  for (const Job* head : queues_.Heads()) {
+    if (!head->idle()) busy.insert(&head->session());
+  }
   std::vector<Session*> idle;
   for (Session* session : sessions_.All()) {
     if (session->cache().held_bytes() > 0 && !busy.contains(session)) idle.push_back(session);

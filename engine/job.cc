@@ -68,6 +68,7 @@ absl::StatusOr<std::optional<Candidate>> Job::Next() {
     MNEME_RETURN_IF_ERROR(Begin());
   }
   if (done_) return std::nullopt;
+  waits_for_client_ = true;
   if (channel_->EventsFull()) {
     if (!unread_since_) unread_since_ = context_.clock.Now();
     return std::nullopt;
@@ -75,6 +76,7 @@ absl::StatusOr<std::optional<Candidate>> Job::Next() {
   unread_since_.reset();
   MNEME_ASSIGN_OR_RETURN(std::optional<Candidate> candidate, NextRows());
   if (candidate) {
+    waits_for_client_ = false;
     candidate->priority = header_.priority;
     candidate->position = session_.computed();
     candidate->arrival = arrival_;

@@ -71,6 +71,9 @@ class Job {
   bool waits() const { return waits_; }
   void set_waits(bool waits) { waits_ = waits; }
 
+  // It waits for its client, between two pieces of input: its session may leave the device.
+  bool idle() const { return waits_for_client_ && logs() && !holds_lease(); }
+
   // Whether what it computes is logged.
   virtual bool logs() const = 0;
   // Whether it only brings its session back, for others.
@@ -87,8 +90,8 @@ class Job {
   absl::Time interruption_time() const;
 
   // What it could do next; nothing while it waits for input or for its reader. The first call comes
-  // when the request is at the head of its session's queue. May find that it is done. Any error
-  // ends the request.
+  // when the request is at the head of its session's queue and the session on the device, later
+  // ones also while an idle() one's is not. May find that it is done. Any error ends the request.
   absl::StatusOr<std::optional<Candidate>> Next();
   // Reserves what `rows` rows may take; false if the memory is not there now, or would have to be
   // more than it has and may not be. RESOURCE_EXHAUSTED if it never will be there.
@@ -143,6 +146,7 @@ class Job {
   const uint64_t arrival_;
   bool begun_ = false;
   bool waits_ = false;
+  bool waits_for_client_ = false;  // the last Next gave nothing
   bool done_ = false;
   bool recorded_ = false;  // the session knows record_
   uint64_t last_step_ = 0;

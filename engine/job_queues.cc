@@ -67,9 +67,18 @@ Job* JobQueues::Find(const SessionKey& session, const std::string& request_id) c
   return nullptr;
 }
 
-bool JobQueues::Has(const Session& session) const {
-  return std::any_of(queues_.begin(), queues_.end(),
-                     [&session](const Queue& q) { return q.session == &session; });
+const Job* JobQueues::Head(const Session& session) const {
+  const auto queue = std::find_if(queues_.begin(), queues_.end(),
+                                  [&session](const Queue& q) { return q.session == &session; });
+  return queue == queues_.end() ? nullptr : queue->jobs.front().get();
+}
+
+std::vector<const Session*> JobQueues::OnlyRestoring() const {
+  std::vector<const Session*> sessions;
+  for (const Queue& queue : queues_) {
+    if (queue.jobs.size() == 1 && queue.jobs.front()->restores()) sessions.push_back(queue.session);
+  }
+  return sessions;
 }
 
 absl::Time JobQueues::NextInterruption() const {

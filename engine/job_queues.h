@@ -36,7 +36,11 @@ class JobQueues {
   void ForEach(const std::function<void(const Job& job, bool head)>& visit) const;
   // The job of a request id in a session; null if there is none, or the id is empty.
   Job* Find(const SessionKey& session, const std::string& request_id) const;
-  bool Has(const Session& session) const;
+  // The first job of the session's queue; null if it has none.
+  const Job* Head(const Session& session) const;
+  bool Has(const Session& session) const { return Head(session) != nullptr; }
+  // The sessions whose only job brings them back.
+  std::vector<const Session*> OnlyRestoring() const;
 
   int64_t size() const { return size_; }
   int64_t num_queues() const { return static_cast<int64_t>(queues_.size()); }

@@ -39,9 +39,13 @@ void StreamGate::Note(const Candidate& candidate) {
 bool StreamGate::Admit(const Candidate& candidate) {
   const StepWork row = RowOf(candidate);
   const double limit_us = std::max(target_us_, 2 * cost_.PredictUs(row));
-  const Tenant& tenant = tenants_.at(candidate.tenant);
+  Tenant& tenant = tenants_.at(candidate.tenant);
+  if (tenant.refused && candidate.priority >= *tenant.refused) return false;
   const double share = tenant.weight / weights_ * static_cast<double>(running_.decode_rows);
-  if (cost_.PredictUs(running_ + row) > limit_us && tenant.streams + 1 > share) return false;
+  if (cost_.PredictUs(running_ + row) > limit_us && tenant.streams + 1 > share) {
+    tenant.refused = candidate.priority;
+    return false;
+  }
   Count(candidate);
   return true;
 }

@@ -2,6 +2,7 @@
 #define MNEME_ENGINE_SCHEDULING_STREAM_GATE_H_
 
 #include <map>
+#include <optional>
 
 #include "engine/scheduling/plan.h"
 #include "engine/scheduling/step_cost.h"
@@ -12,7 +13,8 @@ namespace mneme {
 // their decode rows stays within the target, or within kDecodeShare of it where steps of late left
 // input waiting; or, where that is more, within twice what the new one takes alone. A tenant with
 // less than its share, by weight, of the streams that run may begin one in any case: nobody is
-// locked out by others' long answers. Made anew for each step; needs no clock.
+// locked out by others' long answers. Nor by a tenant's own short ones: where one may not begin, no
+// later one of the tenant may that is not more urgent. Made anew for each step; needs no clock.
 class StreamGate {
  public:
   // `limits` and `cost` must outlive it; `state` is the last plan's.
@@ -24,13 +26,15 @@ class StreamGate {
 
   // Takes notice of a candidate; of all before Admit is asked about the first.
   void Note(const Candidate& candidate);
-  // Whether the stream of a candidate that IsBeginning may begin; then it runs from now on.
+  // Whether the stream of a candidate that IsBeginning may begin; then it runs from now on. Asked
+  // in the order of arrival.
   bool Admit(const Candidate& candidate);
 
  private:
   struct Tenant {
     double weight = 1;
     double streams = 0;
+    std::optional<Priority> refused;  // the most urgent of those that may not begin
   };
 
   // A decode row of the candidate's stream, once its input is read.

@@ -193,6 +193,29 @@ TEST_F(RestoreTest, OtherSessionsGoOnWhileOneComesBack) {
   EXPECT_TRUE(EndedOk(*restored));
 }
 
+TEST_F(RestoreTest, NobodyComesBackForARequestThatHasEnded) {
+  durable_->Create("long");
+  EXPECT_TRUE(EndedOk(*durable_->Append("long", RandomTokens(1500, 4))));
+  durable_.Start();
+  GenerateRequest request = GreedyRequest(1);
+  request.header.deadline = durable_->clock().Now() + absl::Seconds(1);
+  const auto hurried = durable_->StartGenerate("long", request);
+  Session& session = **durable_->loop().FindSession({"test", "long"});
+  while (session.computed() == 0 && (durable_->Step() || durable_->WaitForDisk())) {
+  }
+  durable_->clock().Advance(absl::Seconds(2));
+  durable_->RunAll({hurried.get()});
+  EXPECT_TRUE(
+      EndedWith(*hurried, absl::StatusCode::kDeadlineExceeded, ErrorReason::kDeadlineExceeded));
+  EXPECT_EQ(durable_->loop().requests_in_flight(), 0);
+  EXPECT_LT(session.computed(), 1500);
+  EXPECT_EQ(durable_->loop().load().device_bytes_reserved, session.cache().held_bytes());
+  LoopHarness undisturbed(model_);
+  undisturbed.Create("long");
+  EXPECT_TRUE(EndedOk(*undisturbed.Append("long", RandomTokens(1500, 4))));
+  EXPECT_EQ(Peek(*durable_, "long")->TokenIds(), Peek(undisturbed, "long")->TokenIds());
+}
+
 TEST_F(RestoreTest, SessionCallsLast) {
   durable_->Create("kept");
   durable_->Create("changed", {.max_lag_chunks = 2});

@@ -85,6 +85,37 @@ TEST(StreamGateTest, ATenantBelowItsShareBeginsWhateverOthersHaveRunning) {
   EXPECT_NEAR(Admitted(candidates, 11000), 300, 2) << "half of what then runs";
 }
 
+// Of steps whose time is what their rows attend to.
+StepCostModel LearntKeys() {
+  StepCostModel cost;
+  for (int64_t i = 0; i < 200; ++i) {
+    const StepWork work = {.decode_rows = 1 + i % 5, .decode_keys = (1 + i % 7) * 10000};
+    cost.Observe(work, 100.0 + 0.1 * static_cast<double>(work.decode_keys));
+  }
+  return cost;
+}
+
+Candidate BeginningAt(int64_t position, Priority priority = Priority::kNormal) {
+  Candidate candidate = Beginning();
+  candidate.position = position;
+  candidate.priority = priority;
+  return candidate;
+}
+
+TEST(StreamGateTest, ALongOneThatWaitsIsNotOvertakenByShortOnesOfItsTenant) {
+  const StepCostModel cost = LearntKeys();
+  Candidate running = Running();
+  running.position = 60000;
+  std::vector<Candidate> candidates = {running, BeginningAt(30000)};
+  EXPECT_EQ(Admitted(candidates, 7000, {}, cost), 0);
+  candidates.insert(candidates.end(), 3, BeginningAt(100));
+  EXPECT_EQ(Admitted(candidates, 7000, {}, cost), 0);
+  candidates.push_back(BeginningAt(100, Priority::kHigh));
+  EXPECT_EQ(Admitted(candidates, 7000, {}, cost), 1) << "the urgent one";
+  candidates.erase(candidates.begin() + 1);
+  EXPECT_EQ(Admitted(candidates, 7000, {}, cost), 4);
+}
+
 TEST(StreamGateTest, DocumentsAreNotHeldUp) {
   EXPECT_FALSE(StreamGate::IsBeginning({.rows_wanted = 1000}));
   EXPECT_FALSE(StreamGate::IsBeginning(Running()));

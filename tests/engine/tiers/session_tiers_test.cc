@@ -211,17 +211,27 @@ TEST_F(SessionTiersTest, TheOneNotUsedForLongestLeavesFirst) {
   EXPECT_EQ(ResidenceOf("third"), Residence::kDevice);
 }
 
-TEST_F(SessionTiersTest, ASessionWithARequestInFlightStays) {
-  engine_->Create("reading");
+TEST_F(SessionTiersTest, AnAppendWhoseClientIsSilentMakesRoomAndGoesOn) {
+  Create("reading");
   const auto reading = engine_->StartAppendStream("reading", {});
   reading->channel->PushInput({.ids = Tokens(60)});
   engine_->RunAll({reading.get()});
-  EXPECT_TRUE(EndedWith(*engine_->Generate("", GreedyRequest(100, Tokens(1))),
-                        absl::StatusCode::kResourceExhausted, ErrorReason::kOutOfMemory));
-  EXPECT_EQ(ResidenceOf("reading"), Residence::kDevice);
-  reading->channel->CloseInput();
-  engine_->RunAll({reading.get()});
+  for (const bool ends : {false, true}) {
+    Press();
+    EXPECT_EQ(ResidenceOf("reading"), Residence::kHost);
+    EXPECT_EQ(engine_->loop().requests_in_flight(), 1);
+    if (ends) {
+      reading->channel->CloseInput();
+    } else {
+      reading->channel->PushInput({.ids = Tokens(30, 2)});
+    }
+    engine_->RunAll({reading.get()});
+    EXPECT_EQ(ResidenceOf("reading"), ends ? Residence::kHost : Residence::kDevice);
+  }
   EXPECT_TRUE(EndedOk(*reading));
+  EXPECT_TRUE(EndedOk(*undisturbed_->Append("reading", Tokens(60))));
+  EXPECT_TRUE(EndedOk(*undisturbed_->Append("reading", Tokens(30, 2))));
+  Generate("reading", 10);
 }
 
 TEST_F(SessionTiersTest, WhenTheHostIsFullSessionsStayAndRequestsAreToldSo) {
