@@ -27,10 +27,10 @@ absl::Status SetChunk(const BenchOptions& options, ModelConfig& config) {
 absl::Status CheckWorkloads(const BenchOptions& options, const ModelConfig& config) {
   const int64_t limit = config.MaxSessionTokens();
   for (const Workload& workload : options.workloads) {
-    if (workload.tokens + options.decode_tokens < limit) continue;
-    return absl::InvalidArgumentError(absl::StrCat(NameOf(workload), " and ", options.decode_tokens,
-                                                   " tokens more do not fit into the model's "
-                                                   "context of ",
+    const int64_t tokens = SessionTokens(workload, options.decode_tokens);
+    if (tokens <= limit) continue;
+    return absl::InvalidArgumentError(absl::StrCat(NameOf(workload), " comes to ", tokens,
+                                                   " tokens, but the model's context ends at ",
                                                    limit));
   }
   return absl::OkStatus();

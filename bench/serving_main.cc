@@ -1,4 +1,4 @@
-// mneme-bench-serving: what the scheduler makes of a CPU.
+// mneme-bench-serving: what the scheduler makes of a machine.
 
 #include <CLI/CLI.hpp>
 #include <iostream>

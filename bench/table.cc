@@ -45,9 +45,10 @@ class TableRunner {
     return config;
   }
 
-  absl::StatusOr<std::unique_ptr<StreamSet>> MakeStreams(const TableRow& row, int64_t max_tokens) {
+  absl::StatusOr<std::unique_ptr<StreamSet>> MakeStreams(const TableRow& row) {
     return StreamSet::Create(row.learning ? model_.config : plain_config_, model_.weights, backend_,
-                             row.workload.streams, options_.step_tokens, max_tokens);
+                             row.workload.streams, options_.step_tokens,
+                             SessionTokens(row.workload, options_.decode_tokens));
   }
 
   // Session `stream` reads random tokens of its own up to position `tokens`.
@@ -61,29 +62,27 @@ class TableRunner {
   }
 
   absl::Status Decode(TableRow& row) {
-    constexpr int64_t kWarmUp = 4;  // plans, graphs
     const Workload& w = row.workload;
-    MNEME_ASSIGN_OR_RETURN(const auto streams,
-                           MakeStreams(row, w.tokens + kWarmUp + options_.decode_tokens));
+    MNEME_ASSIGN_OR_RETURN(const auto streams, MakeStreams(row));
     for (int64_t s = 0; s < w.streams; ++s) {
       MNEME_RETURN_IF_ERROR(Read(*streams, s, w.tokens, row));
     }
     std::vector<double> times;
-    for (int64_t i = 0; i < kWarmUp + options_.decode_tokens; ++i) {
+    for (int64_t i = 0; i < kDecodeWarmUp + options_.decode_tokens; ++i) {
       MNEME_ASSIGN_OR_RETURN(const StreamSet::Step step, streams->Decode(/*first=*/1));
-      if (i >= kWarmUp) times.push_back(step.duration.wall_ms);
+      if (i >= kDecodeWarmUp) times.push_back(step.duration.wall_ms);
     }
     row.ms = Percentile(times, 0.5);
     row.p99_ms = Percentile(times, 0.99);
     row.tokens_per_second = 1e3 * static_cast<double>(w.streams) / row.ms;
-    row.work = counter_.DecodeStep(w.streams, w.tokens + kWarmUp + options_.decode_tokens / 2,
+    row.work = counter_.DecodeStep(w.streams, w.tokens + kDecodeWarmUp + options_.decode_tokens / 2,
                                    row.learning);
     return absl::OkStatus();
   }
 
   absl::Status Prefill(TableRow& row) {
     const int64_t tokens = row.workload.tokens;
-    MNEME_ASSIGN_OR_RETURN(const auto streams, MakeStreams(row, tokens + 1));
+    MNEME_ASSIGN_OR_RETURN(const auto streams, MakeStreams(row));
     std::vector<double> times;
     for (int i = 0; i <= options_.repeat; ++i) {  // the first warms up
       streams->Restart();

@@ -35,4 +35,9 @@ std::string NameOf(const Workload& workload) {
   return absl::StrCat("decode:", workload.streams, "x", workload.tokens);
 }
 
+int64_t SessionTokens(const Workload& workload, int64_t decode_tokens) {
+  const bool decodes = workload.kind == Workload::Kind::kDecode;
+  return workload.tokens + (decodes ? kDecodeWarmUp + decode_tokens : 1);
+}
+
 }  // namespace mneme

@@ -215,10 +215,22 @@ absl::Status LoadEnds(const ModelConfig& config, const WeightLoader& loader,
   return absl::OkStatus();
 }
 
+absl::Status CheckLimits(const ModelConfig& config, const Backend& backend) {
+  const BackendLimits limits = backend.limits();
+  const auto check = [&](const char* what, int64_t value, int64_t most) {
+    if (value <= most) return absl::OkStatus();
+    return absl::UnimplementedError(absl::StrCat("the model's ", what, " is ", value, "; ",
+                                                 backend.description(), " computes up to ", most));
+  };
+  MNEME_RETURN_IF_ERROR(check("head_dim", config.head_dim, limits.head_dim));
+  return check("vocab_size", config.vocab_size, limits.vocab_size);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const TensorSource& source,
                                          Backend& backend, const LoadProgress& progress) {
+  MNEME_RETURN_IF_ERROR(CheckLimits(config, backend));
   MNEME_ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream());
   const WeightLoader loader(source, backend, std::move(stream));
   ModelWeights weights;

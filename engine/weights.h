@@ -46,7 +46,8 @@ struct ModelWeights {
 using LoadProgress = std::function<void(int, int)>;
 
 // Puts a model's parameters on `backend`. INVALID_ARGUMENT or NOT_FOUND for a checkpoint that does
-// not fit `config`, RESOURCE_EXHAUSTED if the device is too small.
+// not fit `config`, UNIMPLEMENTED for a model that the backend cannot compute, RESOURCE_EXHAUSTED
+// if the device is too small.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const TensorSource& source,
                                          Backend& backend, const LoadProgress& progress = nullptr);
 

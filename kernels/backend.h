@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -292,6 +293,12 @@ class Stream {
 };
 
 // A device. Thread-safe, but for the streams.
+// The largest that a backend's kernels compute.
+struct BackendLimits {
+  int64_t head_dim = std::numeric_limits<int64_t>::max();
+  int64_t vocab_size = std::numeric_limits<int64_t>::max();
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -301,6 +308,8 @@ class Backend {
   // What Matrix activations have (Linear inputs and outputs, norms, z).
   virtual DType activation_dtype() const = 0;
   virtual DType kv_dtype() const = 0;
+  // What a model must keep to.
+  virtual BackendLimits limits() const { return {}; }
   // Bytes of one ΔW [d, f] in the form that the backend keeps: what updates accumulate in, and the
   // copy that DownProject reads where that is another.
   virtual int64_t DeltaBytes(int64_t d, int64_t f) const = 0;

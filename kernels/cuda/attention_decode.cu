@@ -220,7 +220,7 @@ void LaunchDecode(const DecodeArguments& args, const LaunchContext& context) {
 
 // Parts of the workspace, one after another.
 constexpr int64_t kSlots = int64_t{kMaxBlocks} * 2 * kMaxGroup;
-constexpr int64_t kPartialBytes = kSlots * kMaxHeadDim * int64_t{sizeof(float)};
+constexpr int64_t kPartialBytes = kSlots * kMaxDecodeHeadDim * int64_t{sizeof(float)};
 constexpr int64_t kStatBytes = kSlots * int64_t{sizeof(float2)};
 constexpr int64_t kArrivalBytes = kMaxBlocks * int64_t{sizeof(int)};
 

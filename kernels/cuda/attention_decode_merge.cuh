@@ -86,14 +86,14 @@ __device__ void StorePart(const HeadSum<kHeadDim>& head, const DecodeArguments& 
   Values values;
 #pragma unroll
   for (int j = 0; j < kPerLane<kHeadDim>; ++j) values.x[j] = head.value[j];
-  reinterpret_cast<Values*>(args.partials + slot * kMaxHeadDim)[lane] = values;
+  reinterpret_cast<Values*>(args.partials + slot * kMaxDecodeHeadDim)[lane] = values;
   if (lane == 0) args.partial_stats[slot] = {head.max, head.sum};
 }
 
 template <int kHeadDim>
 __device__ Elements<float, kPerLane<kHeadDim>> LoadPart(const DecodeArguments& args, int64_t slot) {
   const float* const from =
-      args.partials + slot * kMaxHeadDim + threadIdx.x % 32 * kPerLane<kHeadDim>;
+      args.partials + slot * kMaxDecodeHeadDim + threadIdx.x % 32 * kPerLane<kHeadDim>;
   if constexpr (kPerLane<kHeadDim> == 4) {
     const float4 x = __ldcg(reinterpret_cast<const float4*>(from));
     return {x.x, x.y, x.z, x.w};

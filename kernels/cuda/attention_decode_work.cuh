@@ -25,7 +25,7 @@ inline constexpr int kMaxBlocks = 512;
 inline constexpr int kMaxSequences = 512;  // of one launch
 // Query heads of a KV head: the columns of a tensor-core product.
 inline constexpr int kMaxGroup = 8;
-inline constexpr int kMaxHeadDim = 128;
+inline constexpr int kMaxDecodeHeadDim = 128;
 
 // Of integers that are not negative: cheaper than the division of signed ones.
 __device__ inline int Quotient(int a, int b) {
@@ -46,7 +46,7 @@ struct DecodeArguments {
   BFloat16* kv;
   Rotation rotation;
   BFloat16* out;          // of the first sequence's row
-  float* partials;        // [blocks][2][kMaxGroup][kMaxHeadDim]
+  float* partials;        // [blocks][2][kMaxGroup][kMaxDecodeHeadDim]
   float2* partial_stats;  // [blocks][2][kMaxGroup]: max, sum
   int* arrivals;          // [blocks], of the segment that begins in the block and ends in another
   int64_t page_stride;    // elements

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/rows.h"
 
 namespace mneme::cuda {
 namespace {
@@ -148,10 +149,10 @@ void PlainAttention(const StepView* step, int64_t padded_rows, Matrix qkv,
                     const AttentionShape& shape, const void* kv_data, Matrix out,
                     const LaunchContext& context) {
   const KvLayer& kv = shape.kv;
-  if (shape.heads.head_dim > 256 || qkv.dtype != kv.dtype || out.dtype != kv.dtype) {
-    context.errors->Fail(absl::StrCat(
-        "attention of head size ", shape.heads.head_dim,
-        " is not supported: it must be at most 256, and keys of the activations' type"));
+  if (shape.heads.head_dim > kMaxHeadDim || qkv.dtype != kv.dtype || out.dtype != kv.dtype) {
+    context.errors->Fail(absl::StrCat("attention of head size ", shape.heads.head_dim,
+                                      " is not supported: it must be at most ", kMaxHeadDim,
+                                      ", and keys of the activations' type"));
     return;
   }
   const PlainShape plain = {static_cast<int>(shape.heads.query_heads),

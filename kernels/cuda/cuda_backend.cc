@@ -13,6 +13,8 @@
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/delta.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/rows.h"
+#include "kernels/cuda/sample.h"
 #include "kernels/cuda/upload.h"
 #include "kernels/host_memory.h"
 #include "kernels/pack_parts.h"
@@ -98,6 +100,9 @@ class CudaBackend : public Backend {
   int64_t DeltaBytes(int64_t d, int64_t f) const override {
     const cuda::DeltaLayout layout{options_.delta_accumulate, options_.delta_read, d, f};
     return layout.total_bytes();
+  }
+  BackendLimits limits() const override {
+    return {.head_dim = cuda::kMaxHeadDim, .vocab_size = cuda::kMaxSampledVocab};
   }
   bool commits_on_touch() const override { return false; }
   int64_t FreeBytes() const override;

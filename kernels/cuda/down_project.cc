@@ -122,7 +122,7 @@ void CudaStream::KeepRows(int64_t wave, const ChunkRows& rows) {
 void CudaStream::UpdateFastWeights(const FastWeightLayer& layer,
                                    absl::Span<const ChunkUpdate> updates,
                                    ChunkUpdateResult* results) {
-  if (updates.empty()) return;
+  if (updates.empty() || !Ready()) return;
   const auto bytes = static_cast<int64_t>(updates.size() * sizeof(ChunkUpdateResult));
   // Kernels write it themselves.
   auto* const written = static_cast<ChunkUpdateResult*>(Stage(bytes));

@@ -2,7 +2,7 @@
 #define MNEME_KERNELS_CUDA_FAST_WEIGHT_KERNELS_H_
 
 // The kernels of a batch of updates, in the order they run: ConvolveTargets, (the projection),
-// FindMaxima, (U, or MultiplyAndApply), MeasureUpdates, ApplyUpdates, FinishUpdates. What becomes
+// FindMaxima, (U), MeasureUpdates, ApplyUpdates, FinishUpdates. What becomes
 // of an update is decided on the device.
 
 #include <cuda_runtime.h>

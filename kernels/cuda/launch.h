@@ -35,8 +35,14 @@ struct LaunchContext {
 };
 
 // Launches `kernel` so that it may begin before the kernel in front of it has ended (programmatic
-// dependent launch): every kernel of ours calls WaitForPrior() (device.cuh) before it touches
-// anything that another kernel writes or reads, and on every path. Does nothing once latched.
+// dependent launch): every kernel of ours calls WaitForPrior() (device.cuh), on every path, before
+// it writes anything and before it reads what kernels in front may still write. Two read more than
+// weights before that: ApplyDeltas ΔW, and decode attention the step's arrays and older keys and
+// values. They may, as long as
+//   a step begins with a copy to the device, which waits for all kernels in front;
+//   the last kernel of an update (FinishUpdates) lets the next start behind its own WaitForPrior;
+//   blocks are written otherwise by copies alone.
+// Does nothing once latched.
 template <typename... Params, typename... Args>
 void Launch(const LaunchContext& context, const char* name, void (*kernel)(Params...), dim3 grid,
             dim3 block, size_t shared_bytes, Args&&... args) {

@@ -5,7 +5,6 @@ namespace mneme::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMaxHeadDim = 256;
 
 // A frequency a thread, a row a block of the grid's first dimension. The angle is reduced in
 // double, as half turns, for which the remainder is exact.

@@ -9,11 +9,14 @@
 
 namespace mneme::cuda {
 
+// The widest heads that are rotated and attended with.
+inline constexpr int64_t kMaxHeadDim = 256;
+
 void Embed(const StepView* step, Matrix table, Matrix out, const LaunchContext& context);
 // inverse_frequencies: device, double [head_dim / 2], as positions reach millions.
 void ComputeRope(const StepView* step, const double* inverse_frequencies, double attention_factor,
                  Matrix out, const LaunchContext& context);
-// qkv and kv are of the same dtype. head_dim: any even number up to 256.
+// qkv and kv are of the same dtype. head_dim: any even number up to kMaxHeadDim.
 void RotateAndStore(const StepView* step, Matrix qkv, const QkvShape& shape, const QkNorm& norm,
                     Matrix rope, const KvLayer& kv, const LaunchContext& context);
 void RmsNorm(Matrix in, const void* weight, float epsilon, Matrix out,

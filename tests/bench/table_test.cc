@@ -78,8 +78,15 @@ TEST(TableTest, TheJsonHoldsTheRows) {
 
 TEST(TableTest, RefusesAWorkloadBeyondTheContext) {
   BenchOptions options = SmallTable();
-  options.workloads = {{.tokens = LoadModelConfig(kLearning)->max_position_embeddings}};
-  EXPECT_EQ(RunTable(options, NoProgress).status().code(), absl::StatusCode::kInvalidArgument);
+  const int64_t most = LoadModelConfig(kLearning)->MaxSessionTokens();
+  for (const auto kind : {Workload::Kind::kDecode, Workload::Kind::kPrefill}) {
+    Workload workload = {.kind = kind};
+    workload.tokens = most - SessionTokens(workload, options.decode_tokens);
+    options.workloads = {workload};
+    EXPECT_EQ(RunTable(options, NoProgress).status(), absl::OkStatus());
+    ++options.workloads[0].tokens;
+    EXPECT_EQ(RunTable(options, NoProgress).status().code(), absl::StatusCode::kInvalidArgument);
+  }
 }
 
 TEST(WorkTest, CountsWeightsOnceAndEverySessionsOwn) {

@@ -93,6 +93,7 @@ class ForwardingBackend : public Backend {
   std::string description() const override { return inner_->description(); }
   DType activation_dtype() const override { return inner_->activation_dtype(); }
   DType kv_dtype() const override { return inner_->kv_dtype(); }
+  BackendLimits limits() const override { return inner_->limits(); }
   int64_t DeltaBytes(int64_t d, int64_t f) const override { return inner_->DeltaBytes(d, f); }
   bool commits_on_touch() const override { return inner_->commits_on_touch(); }
   int64_t FreeBytes() const override { return inner_->FreeBytes(); }

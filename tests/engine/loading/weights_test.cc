@@ -15,6 +15,7 @@
 #include "engine/random_weights.h"
 #include "engine/safetensors_checkpoint.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "tests/engine/forwarding_backend.h"
 #include "tests/engine/loading/tiny_model.h"
 
 namespace mneme {
@@ -236,6 +237,21 @@ TEST_F(LoadWeightsTest, RefusesIntegerTensors) {
   const absl::Status status = LoadBad(model);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("model.norm.weight"));
+}
+
+// Computes less than a CPU does.
+class NarrowBackend final : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  BackendLimits limits() const override { return {.head_dim = 8, .vocab_size = 100}; }
+};
+
+TEST_F(LoadWeightsTest, WhatTheBackendCannotComputeIsUnimplemented) {
+  backend_ = std::make_unique<NarrowBackend>(std::move(backend_));
+  const absl::Status status = LoadDirectory("tests/golden/qwen3-hidden-target").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("head_dim is 16"), HasSubstr("cpu"), HasSubstr("up to 8")));
 }
 
 TEST_F(LoadWeightsTest, LoadsTheGoldenModels) {
