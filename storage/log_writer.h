@@ -48,7 +48,7 @@ struct SetMetadata {
   StoreId id;
   SessionMetadata metadata;
 };
-// What happened to a session in one step, and where that has led.
+// What happened to a session in one step, and where that has led; without events: it was used.
 struct LogEvents {
   StoreId id;
   uint32_t epoch = 0;

@@ -120,7 +120,7 @@ void SessionLog::Note(const Session& session, std::shared_ptr<const RequestRecor
 
 void SessionLog::Commit() {
   if (!store_) return;
-  LogBatch batch = journal_.Take(last_ + 1);
+  LogBatch batch = journal_.Take(last_ + 1, Health().ok());
   if (!batch.empty()) {
     const uint64_t number = ++last_;
     commit_times_.push_back(clock_.Now());
