@@ -33,7 +33,7 @@ namespace mneme {
 // What a batch's completion promises.
 enum class Durability : uint8_t {
   kSync,   // it survives a loss of power
-  kAsync,  // it survives the end of the process; within sync_interval also a loss of power
+  kAsync,  // it survives the end of the process; soon after sync_interval also a loss of power
   kNone,   // nothing: it comes at once, and the batch is written when the disk has time
 };
 
@@ -66,10 +66,14 @@ using LogBatch = std::vector<LogOperation>;
 
 struct LogWriterOptions {
   Durability durability = Durability::kSync;
-  std::chrono::milliseconds sync_interval{100};  // of kAsync and kNone
-  std::chrono::milliseconds retry_delay{250};    // after a write that failed
+  // Of kAsync and kNone: nothing that was written longer ago stays unsynced, but for the time that
+  // the disk takes.
+  std::chrono::milliseconds sync_interval{100};
+  std::chrono::milliseconds retry_delay{250};  // after a write that failed
   // A session's log is written as one record when it has grown by so many and nothing waits.
   int64_t compact_after_records = 4096;
+  // What sync_interval is measured with. Called on the writer's thread.
+  std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
 };
 
 struct LogWriterHealth {
@@ -123,7 +127,8 @@ class LogWriter {
   };
 
   void Run();
-  // Waits for batches; syncs in the meantime what was written without. False at the end.
+  // Waits for batches; syncs in the meantime what was written without, when that is due. False at
+  // the end.
   bool TakeGroup(std::vector<Pending>* group);
   Work Prepare(const std::vector<Pending>& group);
   void NoteGrown(const StoreId& id);
@@ -133,6 +138,8 @@ class LogWriter {
   absl::Status WriteUntilDone(const Work& work);
   absl::Status Write(const Work& work);
   absl::Status SyncNow();
+  // How long what is not synced may stay so; zero or less: no longer.
+  std::chrono::nanoseconds UntilSync() const;
   // `status`; after a failed operation of the database it is recovered before the next.
   absl::Status FromDatabase(absl::Status status);
   absl::Status RecoverIfNeeded();
@@ -151,7 +158,8 @@ class LogWriter {
   };
   absl::flat_hash_map<StoreId, Tail> tails_;
   bool must_recover_ = false;
-  bool unsynced_ = false;
+  // When the first write was made that is not synced; of a sync that failed, when that was.
+  std::optional<std::chrono::steady_clock::time_point> unsynced_since_;
   absl::Status gave_up_;  // what could not be written at the end; nothing may come behind it
 
   mutable std::mutex mutex_;
