@@ -29,20 +29,9 @@ LogWriter::~LogWriter() {
 }
 
 void LogWriter::Commit(LogBatch batch, Done done) {
-  const bool at_once = options_.durability == Durability::kNone;
-  Done now = at_once ? std::exchange(done, nullptr) : nullptr;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     queue_.push_back({std::move(batch), std::move(done)});
-  }
-  changed_.notify_all();
-  if (now) now(absl::OkStatus());
-}
-
-void LogWriter::Flush(Done done) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back({{}, std::move(done)});
   }
   changed_.notify_all();
 }

@@ -34,7 +34,7 @@ namespace mneme {
 enum class Durability : uint8_t {
   kSync,   // it survives a loss of power
   kAsync,  // it survives the end of the process; soon after sync_interval also a loss of power
-  kNone,   // nothing: it comes at once, and the batch is written when the disk has time
+  kNone,   // as kAsync, but nothing is to wait for it, deletions excepted
 };
 
 // --- What a batch consists of. ---
@@ -96,12 +96,9 @@ class LogWriter {
   ~LogWriter();
 
   // Batches are written in this order, each wholly or not at all. `done` is called on the writer's
-  // thread, or under kNone here, and must be quick. A write that fails is repeated until it
+  // thread, when the batch can be read, and must be quick. A write that fails is repeated until it
   // succeeds: `done` comes later, and not with an error unless the writer ends before.
   void Commit(LogBatch batch, Done done);
-  // `done` is called on the writer's thread when all batches so far have been written and can be
-  // read, whatever the durability; with an error if the writer ends before.
-  void Flush(Done done);
 
   LogWriterHealth health() const;
 

@@ -65,7 +65,7 @@ class SessionStore {
   void Commit(LogBatch batch, LogWriter::Done done) {
     writer_->Commit(std::move(batch), std::move(done));
   }
-  void Flush(LogWriter::Done done) { writer_->Flush(std::move(done)); }
+  Durability durability() const { return options_.log.durability; }
   LogWriterHealth health() const { return writer_->health(); }
 
   // All that was committed of a session, and has completed. NOT_FOUND, DATA_LOSS; UNAVAILABLE

@@ -120,21 +120,6 @@ TEST(DurabilityTest, AsyncSyncsWhenTheIntervalEndsAlsoWhileBatchesCome) {
   EXPECT_GE(state->position(), 5) << "what was written an hour before or earlier";
 }
 
-TEST(DurabilityTest, NoneCompletesWithoutTheDisk) {
-  StoreHarness harness(Durability::kNone);
-  std::promise<void> disk;
-  const std::shared_future<void> disk_goes_on = disk.get_future().share();
-  harness.disk().SetHook([disk_goes_on](FileOp, const std::string&) {
-    disk_goes_on.wait();
-    return IOStatus::OK();
-  });
-  const StoreId id = harness.MakeSession("s", Counting(4));
-  EXPECT_EQ(harness.store().health().pending_batches, 1);
-  disk.set_value();
-  ASSERT_TRUE(harness.Open().ok());
-  EXPECT_THAT(harness.store().Load(id)->tokens, SizeIs(4));
-}
-
 TEST(DurabilityTest, CreatingAtAPowerCutGivesAWholeSessionOrNone) {
   for (int operation = 0;; ++operation) {
     StoreHarness harness;
