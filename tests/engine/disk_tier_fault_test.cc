@@ -1,6 +1,7 @@
 // Invariant: a session that is leaving for the disk is never between the two: it stays if it is
 // wanted, or if the disk does not take it, and nothing is lost (DESIGN §2.9, §8).
 
+#include <atomic>
 #include <string>
 
 #include "engine/durability/disk_tier.h"
@@ -142,6 +143,39 @@ TEST_F(DiskTierFaultTest, ARequestDoesNotWaitLongForADiskThatHangs) {
   engines().Append("b", RandomTokens(100, 3));
   EXPECT_EQ(stats_.written, 1);
   engines().ExpectTheSame("a");
+}
+
+TEST_F(DiskTierFaultTest, WhatTheDiskDoesNotRemoveIsTriedAgainLater) {
+  Start(/*on_host=*/0, {.disk_cache_bytes = 1});
+  std::atomic<int> removals = 0;
+  engines().durable().disk().SetHook([&removals](FileOp op, const std::string& path) {
+    if (op != FileOp::kRemove || path.find("/checkpoints/") == std::string::npos) {
+      return rocksdb::IOStatus::OK();
+    }
+    ++removals;
+    return rocksdb::IOStatus::IOError("read-only file system");
+  });
+  const auto run = [this] {
+    for (int i = 0; i < 1000 && (engine().Step() || engine().WaitForDisk()); ++i) {
+    }
+  };
+  Make("a");
+  engine().Create("b");
+  const auto pressing = engine().StartAppend("b", RandomTokens(100, 3));  // for which a leaves
+  run();
+  pressing->Read();
+  EXPECT_TRUE(EndedOk(*pressing));
+  EXPECT_EQ(removals, 1);
+  EXPECT_GT(engine().Info("a").disk_bytes, 0);
+  EXPECT_EQ(engine().loop().NextWake(), engine().clock().Now() + SessionLog::kRetryDelay);
+  engine().clock().Advance(SessionLog::kRetryDelay);
+  run();
+  EXPECT_EQ(removals, 2);
+  engines().durable().disk().SetHook(nullptr);
+  engine().clock().Advance(SessionLog::kRetryDelay);
+  run();
+  EXPECT_EQ(engine().Info("a").disk_bytes, 0);
+  EXPECT_EQ(engine().loop().NextWake(), absl::InfiniteFuture());
 }
 
 }  // namespace
