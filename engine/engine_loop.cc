@@ -37,9 +37,11 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
     : pools_(std::move(pools)),
       model_(std::move(model)),
       context_(context),
-      usage_(std::make_unique<DiskUsage>(
-          log_, DiskUsage::Limits{context_.options.disk_cache_bytes,
-                                  context_.options.tenant_disk_cache_bytes})),
+      usage_(
+          std::make_unique<DiskUsage>(log_,
+                                      DiskUsage::Limits{context_.options.disk_cache_bytes,
+                                                        context_.options.tenant_disk_cache_bytes},
+                                      context_.clock)),
       checkpointer_(std::make_unique<Checkpointer>(
           log_, *tiers, *usage_, StateFormat{*pools_, context_.model_fingerprint},
           Checkpointer::Options{context_.options.checkpoints, context_.options.checkpoint_kv},
@@ -299,7 +301,7 @@ absl::Time EngineLoop::NextWake() const {
   const absl::Time next_look =
       held_.empty() ? absl::InfiniteFuture() : context_.clock.Now() + kHeldLook;
   return std::min({next_expiry_, queues_.NextInterruption(), checkpointer_->NextDue(),
-                   log_.NextWake(), disk_.NextWake(), next_look});
+                   log_.NextWake(), disk_.NextWake(), usage_->NextTrim(), next_look});
 }
 
 }  // namespace mneme

@@ -95,6 +95,7 @@ bool EngineLoop::DeleteExpired(absl::Time now) {
   for (Session* session : sessions_.Expired(now)) {
     if (IsWanted(*session)) {
       session->Touch(now);  // waiting is using
+      log_.Note(*session, nullptr);
     } else {
       EndSession(session, absl::OkStatus());
       deleted = true;

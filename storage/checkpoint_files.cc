@@ -111,10 +111,10 @@ int64_t CheckpointFiles::Bytes(const StoreId& id) const {
   return bytes;
 }
 
-absl::Status CheckpointFiles::RestoreFrom(const RestoreRequest& request, const CheckpointName& name,
-                                          const Restore& restore, CheckpointInfo* info) const {
+absl::Status CheckpointFiles::RestoreFrom(const RestoreRequest& request, const SecretKey& key,
+                                          const CheckpointName& name, const Restore& restore,
+                                          CheckpointInfo* info) const {
   const std::string path = PathOf(request.id, name);
-  MNEME_ASSIGN_OR_RETURN(const SecretKey key, store_.keys().Get(request.id));
   MNEME_ASSIGN_OR_RETURN(const std::unique_ptr<FileSource> file,
                          FileSource::Open(*store_.files(), path));
   MNEME_ASSIGN_OR_RETURN(CheckpointReader reader,
@@ -129,18 +129,19 @@ absl::Status CheckpointFiles::RestoreFrom(const RestoreRequest& request, const C
 
 absl::StatusOr<Restored> CheckpointFiles::RestoreNewest(const RestoreRequest& request,
                                                         const Restore& restore) const {
+  MNEME_ASSIGN_OR_RETURN(const SecretKey key, store_.keys().Get(request.id));
   MNEME_ASSIGN_OR_RETURN(const std::vector<CheckpointName> names, List(request.id));
   Restored restored;
   for (const CheckpointName& name : names) {
     if (name.position > request.max_position || (request.needs_kv && !name.has_kv)) continue;
     CheckpointInfo info;
-    const absl::Status status = RestoreFrom(request, name, restore, &info);
+    const absl::Status status = RestoreFrom(request, key, name, restore, &info);
     if (status.ok()) {
       restored.from = std::move(info);
       return restored;
     }
     const bool try_older = absl::IsDataLoss(status) || absl::IsFailedPrecondition(status) ||
-                           absl::IsUnavailable(status);
+                           absl::IsUnavailable(status) || absl::IsNotFound(status);
     if (!try_older) return status;
     restored.refused.push_back(status);
   }

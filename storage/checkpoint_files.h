@@ -67,7 +67,8 @@ struct Restored {
   std::vector<absl::Status> refused;   // newer ones, and why
 };
 
-// The checkpoints of the sessions of a store. Any thread, one at a time for each session.
+// The checkpoints of the sessions of a store. Any thread; what writes or removes those of a
+// session, one at a time.
 class CheckpointFiles {
  public:
   // `store` must outlive it.
@@ -86,18 +87,19 @@ class CheckpointFiles {
   int64_t Bytes(const StoreId& id) const;
 
   // Calls `restore` with the newest checkpoint that is whole and fits, then with older ones as long
-  // as it returns DATA_LOSS, FAILED_PRECONDITION or UNAVAILABLE (a disk that fails to read),
-  // whatever it has taken from the last. `restore`
-  // must read to the end, for only then the checkpoint is known to be whole. Other errors are
-  // returned.
+  // as it returns DATA_LOSS, FAILED_PRECONDITION, UNAVAILABLE (a disk that fails to read) or
+  // NOT_FOUND, whatever it has taken from the last; one that is removed meanwhile is passed over
+  // too. `restore` must read to the end, for only then the checkpoint is known to be whole. Other
+  // errors are returned; NOT_FOUND if the session has no key (any more).
   using Restore = std::function<absl::Status(CheckpointReader&)>;
   absl::StatusOr<Restored> RestoreNewest(const RestoreRequest& request,
                                          const Restore& restore) const;
 
  private:
   std::string PathOf(const StoreId& id, const CheckpointName& name) const;
-  absl::Status RestoreFrom(const RestoreRequest& request, const CheckpointName& name,
-                           const Restore& restore, CheckpointInfo* info) const;
+  absl::Status RestoreFrom(const RestoreRequest& request, const SecretKey& key,
+                           const CheckpointName& name, const Restore& restore,
+                           CheckpointInfo* info) const;
 
   SessionStore& store_;
 };

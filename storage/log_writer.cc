@@ -29,20 +29,9 @@ LogWriter::~LogWriter() {
 }
 
 void LogWriter::Commit(LogBatch batch, Done done) {
-  const bool at_once = options_.durability == Durability::kNone;
-  Done now = at_once ? std::exchange(done, nullptr) : nullptr;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     queue_.push_back({std::move(batch), std::move(done)});
-  }
-  changed_.notify_all();
-  if (now) now(absl::OkStatus());
-}
-
-void LogWriter::Flush(Done done) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back({{}, std::move(done)});
   }
   changed_.notify_all();
 }
@@ -69,13 +58,13 @@ void LogWriter::Run() {
     }
     group.clear();
   }
-  if (unsynced_) SyncNow().IgnoreError();
+  if (unsynced_since_) SyncNow().IgnoreError();
 }
 
 bool LogWriter::TakeGroup(std::vector<Pending>* group) {
   const auto something = [this] { return ending_ || !queue_.empty(); };
   std::unique_lock<std::mutex> lock(mutex_);
-  while (unsynced_ && !changed_.wait_for(lock, options_.sync_interval, something)) {
+  while (unsynced_since_ && !changed_.wait_for(lock, UntilSync(), something)) {
     lock.unlock();
     Note(SyncNow());
     lock.lock();
@@ -188,9 +177,14 @@ absl::Status LogWriter::Write(const Work& work) {
   }
   for (const StoreId& id : work.deletions) batch.Put(DeletionKey(id), "");
   if (batch.Count() == 0) return absl::OkStatus();
-  const bool sync = options_.durability == Durability::kSync || !work.deletions.empty();
+  const bool sync = options_.durability == Durability::kSync || !work.deletions.empty() ||
+                    (unsynced_since_ && UntilSync() <= std::chrono::nanoseconds::zero());
   MNEME_RETURN_IF_ERROR(FromDatabase(database_.Write(&batch, sync)));
-  unsynced_ = !sync;
+  if (sync) {
+    unsynced_since_.reset();
+  } else if (!unsynced_since_) {
+    unsynced_since_ = options_.now();
+  }
   for (const StoreId& id : work.deletions) {
     MNEME_RETURN_IF_ERROR(FromDatabase(FinishDeletion(database_, keys_, erase_files_, id)));
   }
@@ -198,10 +192,15 @@ absl::Status LogWriter::Write(const Work& work) {
 }
 
 absl::Status LogWriter::SyncNow() {
+  unsynced_since_ = options_.now();  // if it fails
   MNEME_RETURN_IF_ERROR(RecoverIfNeeded());
   MNEME_RETURN_IF_ERROR(FromDatabase(database_.Sync()));
-  unsynced_ = false;
+  unsynced_since_.reset();
   return absl::OkStatus();
+}
+
+std::chrono::nanoseconds LogWriter::UntilSync() const {
+  return *unsynced_since_ + options_.sync_interval - options_.now();
 }
 
 absl::Status LogWriter::FromDatabase(absl::Status status) {

@@ -33,8 +33,8 @@ namespace mneme {
 // What a batch's completion promises.
 enum class Durability : uint8_t {
   kSync,   // it survives a loss of power
-  kAsync,  // it survives the end of the process; within sync_interval also a loss of power
-  kNone,   // nothing: it comes at once, and the batch is written when the disk has time
+  kAsync,  // it survives the end of the process; soon after sync_interval also a loss of power
+  kNone,   // as kAsync, but nothing is to wait for it, deletions excepted
 };
 
 // --- What a batch consists of. ---
@@ -48,7 +48,7 @@ struct SetMetadata {
   StoreId id;
   SessionMetadata metadata;
 };
-// What happened to a session in one step, and where that has led.
+// What happened to a session in one step, and where that has led; without events: it was used.
 struct LogEvents {
   StoreId id;
   uint32_t epoch = 0;
@@ -66,10 +66,14 @@ using LogBatch = std::vector<LogOperation>;
 
 struct LogWriterOptions {
   Durability durability = Durability::kSync;
-  std::chrono::milliseconds sync_interval{100};  // of kAsync and kNone
-  std::chrono::milliseconds retry_delay{250};    // after a write that failed
+  // Of kAsync and kNone: nothing that was written longer ago stays unsynced, but for the time that
+  // the disk takes.
+  std::chrono::milliseconds sync_interval{100};
+  std::chrono::milliseconds retry_delay{250};  // after a write that failed
   // A session's log is written as one record when it has grown by so many and nothing waits.
   int64_t compact_after_records = 4096;
+  // What sync_interval is measured with. Called on the writer's thread.
+  std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
 };
 
 struct LogWriterHealth {
@@ -92,12 +96,9 @@ class LogWriter {
   ~LogWriter();
 
   // Batches are written in this order, each wholly or not at all. `done` is called on the writer's
-  // thread, or under kNone here, and must be quick. A write that fails is repeated until it
+  // thread, when the batch can be read, and must be quick. A write that fails is repeated until it
   // succeeds: `done` comes later, and not with an error unless the writer ends before.
   void Commit(LogBatch batch, Done done);
-  // `done` is called on the writer's thread when all batches so far have been written and can be
-  // read, whatever the durability; with an error if the writer ends before.
-  void Flush(Done done);
 
   LogWriterHealth health() const;
 
@@ -123,7 +124,8 @@ class LogWriter {
   };
 
   void Run();
-  // Waits for batches; syncs in the meantime what was written without. False at the end.
+  // Waits for batches; syncs in the meantime what was written without, when that is due. False at
+  // the end.
   bool TakeGroup(std::vector<Pending>* group);
   Work Prepare(const std::vector<Pending>& group);
   void NoteGrown(const StoreId& id);
@@ -133,6 +135,8 @@ class LogWriter {
   absl::Status WriteUntilDone(const Work& work);
   absl::Status Write(const Work& work);
   absl::Status SyncNow();
+  // How long what is not synced may stay so; zero or less: no longer.
+  std::chrono::nanoseconds UntilSync() const;
   // `status`; after a failed operation of the database it is recovered before the next.
   absl::Status FromDatabase(absl::Status status);
   absl::Status RecoverIfNeeded();
@@ -151,7 +155,8 @@ class LogWriter {
   };
   absl::flat_hash_map<StoreId, Tail> tails_;
   bool must_recover_ = false;
-  bool unsynced_ = false;
+  // When the first write was made that is not synced; of a sync that failed, when that was.
+  std::optional<std::chrono::steady_clock::time_point> unsynced_since_;
   absl::Status gave_up_;  // what could not be written at the end; nothing may come behind it
 
   mutable std::mutex mutex_;

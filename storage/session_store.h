@@ -37,7 +37,7 @@ struct ListedSession {
   SessionMetadata metadata;
   uint32_t epoch = 0;
   int64_t position = 0;
-  absl::Time last_used_time;
+  absl::Time last_used_time;  // the time of its last log record
   // Why its log cannot be read, if that shows already: DATA_LOSS, or UNAVAILABLE if the disk failed
   // to read. Its epoch and position are then not known.
   absl::Status damage;
@@ -65,7 +65,7 @@ class SessionStore {
   void Commit(LogBatch batch, LogWriter::Done done) {
     writer_->Commit(std::move(batch), std::move(done));
   }
-  void Flush(LogWriter::Done done) { writer_->Flush(std::move(done)); }
+  Durability durability() const { return options_.log.durability; }
   LogWriterHealth health() const { return writer_->health(); }
 
   // All that was committed of a session, and has completed. NOT_FOUND, DATA_LOSS; UNAVAILABLE

@@ -69,6 +69,7 @@ void Checkpointer::OnRestored(Session& session, int64_t position) {
 void Checkpointer::OnErased(const Session& session) {
   const auto mark = marks_.find(&session);
   if (mark != marks_.end()) mark->second.written = 0;
+  if (taken_ && taken_->session == &session) taken_->erased = true;
 }
 
 void Checkpointer::Forget(const Session& session) {
@@ -204,7 +205,7 @@ void Checkpointer::End(const absl::Status& status) {
   const Taken taken = *std::exchange(taken_, std::nullopt);
   if (status.ok()) {
     const auto mark = marks_.find(taken.session);
-    if (mark != marks_.end()) mark->second.written = taken.info.position;
+    if (mark != marks_.end() && !taken.erased) mark->second.written = taken.info.position;
     stats_.OnCheckpoint(taken.summary.bytes, clock_.Now() - taken.begin);
   } else if (!absl::IsNotFound(status)) {
     stats_.OnCheckpointFailed(status);

@@ -89,7 +89,8 @@ class Checkpointer {
     CheckpointInfo info;
     CheckpointSummary summary;
     absl::Time begin;
-    Done done;  // may be null
+    Done done;            // may be null
+    bool erased = false;  // perhaps: the session's checkpoints were, while it was being taken
   };
 
   void SetDue(Session& session, Mark* mark, absl::Time due);

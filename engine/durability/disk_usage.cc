@@ -66,11 +66,19 @@ std::vector<Session*> DiskUsage::Trim(const std::vector<Session*>& sessions) {
     Set(id, 0);
     log_.RunOnDisk([this, id](SessionStore& store) {
       CheckpointFiles(store).RemoveUnnamed(id).IgnoreError();  // what stays is counted
-      return [this, id, bytes = CheckpointFiles(store).Bytes(id)] { Set(id, bytes); };
+      return [this, id, bytes = CheckpointFiles(store).Bytes(id)] {
+        Set(id, bytes);
+        if (bytes > 0) retry_ = clock_.Now() + SessionLog::kRetryDelay;
+      };
     });
   }
   changed_ = false;
   return erased;
+}
+
+absl::Time DiskUsage::NextTrim() const {
+  const bool limited = limits_.bytes > 0 || limits_.tenant_bytes > 0;
+  return limited && changed_ ? retry_ : absl::InfiniteFuture();
 }
 
 }  // namespace mneme

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
+#include "engine/clock.h"
 #include "engine/durability/session_log.h"
 #include "engine/session.h"
 #include "storage/store_id.h"
@@ -25,8 +27,9 @@ class DiskUsage {
     int64_t tenant_bytes = 0;
   };
 
-  // `log` must outlive this, but for letters that its end delivers.
-  DiskUsage(SessionLog& log, const Limits& limits) : log_(log), limits_(limits) {}
+  // `log` must outlive this, but for letters that its end delivers; the clock also these.
+  DiskUsage(SessionLog& log, const Limits& limits, const Clock& clock)
+      : log_(log), limits_(limits), clock_(clock) {}
 
   // Begins to look what is there of these sessions. Once, at the start.
   void Survey(const std::vector<Session*>& sessions);
@@ -41,15 +44,20 @@ class DiskUsage {
   // Begins to erase the checkpoints of those of `sessions` that were not used for longest, if there
   // is too much; returns these.
   std::vector<Session*> Trim(const std::vector<Session*>& sessions);
-  // Whether Trim might find something.
-  bool is_over() const { return changed_ && (limits_.bytes > 0 || limits_.tenant_bytes > 0); }
+  // Whether Trim might find something. After one that could not erase all, not before
+  // SessionLog::kRetryDelay.
+  bool is_over() const { return NextTrim() <= clock_.Now(); }
+  // When that is so, if nothing happens before.
+  absl::Time NextTrim() const;
 
  private:
   SessionLog& log_;
   const Limits limits_;
+  const Clock& clock_;
   absl::flat_hash_map<StoreId, int64_t> bytes_of_;
   int64_t bytes_ = 0;
-  bool changed_ = false;  // since Trim
+  bool changed_ = false;                     // since Trim
+  absl::Time retry_ = absl::InfinitePast();  // no Trim before
 };
 
 }  // namespace mneme

@@ -46,11 +46,17 @@ void AddRequest(const std::shared_ptr<const RequestRecord>& request, LoggedSessi
   logged->generated_logprobs = request->generated_logprobs.size();
 }
 
+// Whether a restart would count the session's time to live from too early a use: it may be wrong by
+// a hundredth.
+bool UseIsDue(const Session& session, const LoggedSession& logged) {
+  return session.ttl() && session.last_used_time() - logged.time >= *session.ttl() / 100;
+}
+
 }  // namespace
 
 void Journal::Adopt(const Session& session, const StoreId& id) {
-  sessions_[&session] =
-      std::make_shared<LoggedSession>(LoggedSession{.id = id, .position = session.position()});
+  sessions_[&session] = std::make_shared<LoggedSession>(
+      LoggedSession{.id = id, .position = session.position(), .time = session.last_used_time()});
 }
 
 void Journal::Unload(const Session& session) {
@@ -58,6 +64,7 @@ void Journal::Unload(const Session& session) {
   *logged = {.id = logged->id,
              .origin = logged->origin,
              .position = session.position(),
+             .time = logged->time,
              .last_commit = logged->last_commit};
 }
 
@@ -100,6 +107,8 @@ void Journal::RollBack(const Session& session, size_t updates) {
   logged->position = session.position();
   logged->updates = updates;
   logged->open_turn = session.open_turn();
+  // Controls may have been forgotten.
+  batch_.emplace_back(SetMetadata{logged->id, MetadataOf(session, log_meaning_)});
   Collect(session, logged, nullptr,
           {RolledBack{.position = session.position(), .epoch = session.epoch()}});
 }
@@ -107,11 +116,14 @@ void Journal::RollBack(const Session& session, size_t updates) {
 void Journal::Update(const Session& session, bool controls) {
   LoggedSession* logged = FindLogged(session);
   batch_.emplace_back(SetMetadata{logged->id, MetadataOf(session, log_meaning_)});
+  std::vector<SessionEvent> events;
+  if (controls) {
+    events.emplace_back(ControlsSet{.position = session.position(),
+                                    .controls = ToStored(session.controls().latest())});
+  }
+  Collect(session, logged, nullptr, std::move(events));
+  if (logged->time < session.last_used_time()) AddRecord(session, logged, {});
   in_batch_.push_back(sessions_[&session]);
-  if (!controls) return;
-  Collect(session, logged, nullptr,
-          {ControlsSet{.position = session.position(),
-                       .controls = ToStored(session.controls().latest())}});
 }
 
 void Journal::Delete(const Session& session) {
@@ -119,6 +131,7 @@ void Journal::Delete(const Session& session) {
   batch_.emplace_back(DeleteSession{logged->id});
   in_batch_.push_back(logged);
   std::erase_if(noted_, [&session](const auto& entry) { return entry.first == &session; });
+  used_.erase(&session);
   sessions_.erase(&session);
 }
 
@@ -126,11 +139,20 @@ void Journal::Note(const Session& session, std::shared_ptr<const RequestRecord> 
   if (FindLogged(session) != nullptr) noted_.emplace_back(&session, std::move(request));
 }
 
-LogBatch Journal::Take(uint64_t number) {
-  for (const auto& [session, request] : noted_) Collect(*session, FindLogged(*session), request);
+LogBatch Journal::Take(uint64_t number, bool with_uses) {
+  for (const auto& [session, request] : noted_) {
+    LoggedSession* logged = FindLogged(*session);
+    Collect(*session, logged, request);
+    if (UseIsDue(*session, *logged)) {
+      used_.insert_or_assign(session, RecordOf(*session, logged, {}));
+    }
+  }
   noted_.clear();
   for (const auto& logged : in_batch_) logged->last_commit = number;
   in_batch_.clear();
+  if (with_uses) {
+    for (auto& [session, record] : std::exchange(used_, {})) batch_.emplace_back(std::move(record));
+  }
   return std::exchange(batch_, {});
 }
 
@@ -157,12 +179,24 @@ void Journal::Collect(const Session& session, LoggedSession* logged,
   }
   std::move(more.begin(), more.end(), std::back_inserter(events));
   if (events.empty()) return;
-  batch_.emplace_back(LogEvents{.id = logged->id,
-                                .epoch = session.epoch(),
-                                .position = session.position(),
-                                .time = session.last_used_time(),
-                                .events = std::move(events)});
+  AddRecord(session, logged, std::move(events));
   in_batch_.push_back(sessions_[&session]);
+}
+
+LogEvents Journal::RecordOf(const Session& session, LoggedSession* logged,
+                            std::vector<SessionEvent> events) {
+  logged->time = session.last_used_time();
+  return {.id = logged->id,
+          .epoch = session.epoch(),
+          .position = session.position(),
+          .time = logged->time,
+          .events = std::move(events)};
+}
+
+void Journal::AddRecord(const Session& session, LoggedSession* logged,
+                        std::vector<SessionEvent> events) {
+  used_.erase(&session);
+  batch_.emplace_back(RecordOf(session, logged, std::move(events)));
 }
 
 }  // namespace mneme

@@ -24,6 +24,7 @@ struct LoggedSession {
   int64_t position = 0;
   size_t updates = 0;
   std::optional<int64_t> open_turn;
+  absl::Time time;  // of its last use that the log knows of
   // The request whose record was written last, as it was then.
   std::shared_ptr<const RequestRecord> request;
   int64_t request_end = 0;
@@ -59,8 +60,10 @@ class Journal {
   // Something may have happened to it; `request` has come so far, or is null.
   void Note(const Session& session, std::shared_ptr<const RequestRecord> request);
 
-  // What has happened, as one batch with this number; empty if nothing has.
-  LogBatch Take(uint64_t number);
+  // What has happened, as one batch with this number; empty if nothing has. Uses that have changed
+  // nothing are in it for the sessions' times to live, if `with_uses`, else they are kept for
+  // later; nobody waits for them.
+  LogBatch Take(uint64_t number, bool with_uses);
   // Null for a session that is not kept.
   std::shared_ptr<const LoggedSession> Find(const Session& session) const;
 
@@ -70,10 +73,16 @@ class Journal {
   void Collect(const Session& session, LoggedSession* logged,
                const std::shared_ptr<const RequestRecord>& request,
                std::vector<SessionEvent> more = {});
+  // A record of it, which says when it was used.
+  static LogEvents RecordOf(const Session& session, LoggedSession* logged,
+                            std::vector<SessionEvent> events);
+  void AddRecord(const Session& session, LoggedSession* logged, std::vector<SessionEvent> events);
 
   const uint64_t log_meaning_;
   std::unordered_map<const Session*, std::shared_ptr<LoggedSession>> sessions_;
   std::vector<std::pair<const Session*, std::shared_ptr<const RequestRecord>>> noted_;
+  // Uses that have changed nothing; gone when their session gets another record.
+  std::unordered_map<const Session*, LogEvents> used_;
   LogBatch batch_;
   std::vector<std::shared_ptr<LoggedSession>> in_batch_;
 };

@@ -1,6 +1,8 @@
 #include "engine/durability/session_log.h"
 
+#include <algorithm>
 #include <string>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "engine/durability/stored_session.h"
@@ -54,6 +56,12 @@ absl::Status DamageOf(const ListedSession& listed, uint64_t log_meaning) {
   return listed.metadata.log_meaning == log_meaning ? absl::OkStatus() : OtherModel();
 }
 
+bool Deletes(const LogBatch& batch) {
+  return std::any_of(batch.begin(), batch.end(), [](const LogOperation& operation) {
+    return std::holds_alternative<DeleteSession>(operation);
+  });
+}
+
 }  // namespace
 
 SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
@@ -66,6 +74,7 @@ SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_
   if (!stored) return;
   listing_ = std::move(stored->listing);
   store_ = std::move(stored->store);
+  tells_at_once_ = store_->durability() == Durability::kNone;
   io_ = std::make_unique<IoThread>();
 }
 
@@ -120,14 +129,8 @@ void SessionLog::Note(const Session& session, std::shared_ptr<const RequestRecor
 
 void SessionLog::Commit() {
   if (!store_) return;
-  LogBatch batch = journal_.Take(last_ + 1);
-  if (!batch.empty()) {
-    const uint64_t number = ++last_;
-    commit_times_.push_back(clock_.Now());
-    store_->Commit(std::move(batch), [this, number](const absl::Status& status) {
-      mailbox_->Post([this, number, status] { OnCommitted(number, status); });
-    });
-  }
+  LogBatch batch = journal_.Take(last_ + 1, Health().ok());
+  if (!batch.empty()) CommitBatch(std::move(batch));
   for (auto& [session, tell] : std::exchange(told_, {})) {
     const uint64_t number = session ? session->last_commit : last_;
     if (number > completed_) {
@@ -136,6 +139,16 @@ void SessionLog::Commit() {
       tell(absl::OkStatus());
     }
   }
+}
+
+void SessionLog::CommitBatch(LogBatch batch) {
+  const uint64_t number = ++last_;
+  commit_times_.push_back(clock_.Now());
+  if (Deletes(batch)) deletions_.push_back(number);
+  store_->Commit(std::move(batch), [this, number](const absl::Status& status) {
+    mailbox_->Post([this, number, status] { OnWritten(number, status); });
+  });
+  if (tells_at_once_) Complete(written_, absl::OkStatus());
 }
 
 void SessionLog::Send(const Session& session, std::shared_ptr<RequestChannel> channel,
@@ -157,11 +170,17 @@ bool SessionLog::Receive() {
   return !letters.empty();
 }
 
-void SessionLog::OnCommitted(uint64_t number, const absl::Status& status) {
-  completed_ = number;
+void SessionLog::OnWritten(uint64_t number, const absl::Status& status) {
+  if (status.ok()) written_ = number;
   commit_times_.pop_front();
-  outbox_.Release(number,
-                  status.ok() ? status : StorageError(status, std::string(status.message())));
+  if (!deletions_.empty() && deletions_.front() == number) deletions_.pop_front();
+  Complete(number, status.ok() ? status : StorageError(status, std::string(status.message())));
+}
+
+void SessionLog::Complete(uint64_t number, const absl::Status& status) {
+  completed_ = number;
+  if (tells_at_once_) completed_ = deletions_.empty() ? last_ : deletions_.front() - 1;
+  outbox_.Release(completed_, status);
 }
 
 void SessionLog::GiveUp(const absl::Status& status) {
@@ -185,7 +204,10 @@ absl::Status SessionLog::Health() const {
                                    ": the disk hangs or is too slow"));
 }
 
-bool SessionLog::MayLog() const { return last_ - completed_ < kMaxStepsAhead && Health().ok(); }
+bool SessionLog::MayLog() const {
+  return last_ - completed_ < kMaxStepsAhead && commit_times_.size() < kMaxStepsUnwritten &&
+         Health().ok();
+}
 
 bool SessionLog::HasAllOf(const Session& session) const {
   const std::shared_ptr<const LoggedSession> logged = journal_.Find(session);
@@ -194,18 +216,7 @@ bool SessionLog::HasAllOf(const Session& session) const {
 
 bool SessionLog::IsWritten(const Session& session) {
   Commit();
-  const uint64_t number = journal_.Find(session)->last_commit;
-  if (number <= written_) return true;
-  if (number <= flushed_) return false;
-  flushed_ = last_;
-  ++works_;
-  store_->Flush([this, flushed = flushed_](const absl::Status& status) {
-    mailbox_->Post([this, flushed, status] {
-      --works_;
-      if (status.ok()) written_ = flushed;
-    });
-  });
-  return false;
+  return journal_.Find(session)->last_commit <= written_;
 }
 
 void SessionLog::AddTo(EngineLoad* load) const {

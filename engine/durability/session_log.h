@@ -33,8 +33,10 @@ namespace mneme {
 // nothing is logged and everything is told at once. Engine thread only.
 class SessionLog {
  public:
-  // Logging jobs offer no rows while so many commits are under way: the outbox stays small.
+  // Logging jobs offer no rows while clients wait for so many commits: the outbox stays small.
   static constexpr uint64_t kMaxStepsAhead = 8;
+  // Nor while so many are not written, though nobody waits for them (Durability::kNone).
+  static constexpr uint64_t kMaxStepsUnwritten = 256;
   // A disk that has not taken a commit for so long is reported as failed until it has.
   static constexpr absl::Duration kStallLimit = absl::Seconds(10);
   // After which a client may try again what the disk did not take.
@@ -97,7 +99,7 @@ class SessionLog {
   bool IsWritten(const Session& session);
   // Commits under way, or letters not received.
   bool busy() const {
-    return completed_ < last_ || loads_ > 0 || works_ > 0 ||
+    return !commit_times_.empty() || loads_ > 0 || works_ > 0 ||
            (archives_ && archives_->under_way() > 0);
   }
   void AddTo(EngineLoad* load) const;
@@ -145,7 +147,10 @@ class SessionLog {
   // Something to be told, of a session, or of everything before it if that is null.
   using Told = std::pair<std::shared_ptr<const LoggedSession>, Tell>;
 
-  void OnCommitted(uint64_t number, const absl::Status& status);
+  void CommitBatch(LogBatch batch);
+  void OnWritten(uint64_t number, const absl::Status& status);
+  // All commits up to `number` are written, or never will be: tells what waits for no other.
+  void Complete(uint64_t number, const absl::Status& status);
 
   const uint64_t log_meaning_;
   const StateFormat format_;
@@ -153,6 +158,7 @@ class SessionLog {
   const std::shared_ptr<Mailbox> mailbox_;
   SessionListing listing_;
   std::unique_ptr<SessionStore> store_;  // null: nothing is kept
+  bool tells_at_once_ = false;           // Durability::kNone
   std::unique_ptr<IoThread> io_;         // reads from the store, and writes checkpoints
   std::unique_ptr<SessionArchives> archives_;
 
@@ -160,8 +166,9 @@ class SessionLog {
   Outbox outbox_;
   std::vector<Told> told_;               // since the last Commit
   uint64_t last_ = 0, completed_ = 0;    // numbers of commits
-  uint64_t written_ = 0, flushed_ = 0;   // of those that are known to be, or to be asked about
-  std::deque<absl::Time> commit_times_;  // of those under way
+  uint64_t written_ = 0;                 // all up to it can be read
+  std::deque<absl::Time> commit_times_;  // of those that are not written
+  std::deque<uint64_t> deletions_;       // those of them in which sessions are deleted
   int64_t loads_ = 0, works_ = 0;        // under way
 };
 

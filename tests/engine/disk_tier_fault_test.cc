@@ -1,6 +1,8 @@
 // Invariant: a session that is leaving for the disk is never between the two: it stays if it is
 // wanted, or if the disk does not take it, and nothing is lost (DESIGN §2.9, §8).
 
+#include <atomic>
+#include <future>
 #include <string>
 
 #include "engine/durability/disk_tier.h"
@@ -141,6 +143,78 @@ TEST_F(DiskTierFaultTest, ARequestDoesNotWaitLongForADiskThatHangs) {
   // By now it is written.
   engines().Append("b", RandomTokens(100, 3));
   EXPECT_EQ(stats_.written, 1);
+  engines().ExpectTheSame("a");
+}
+
+TEST_F(DiskTierFaultTest, WhatTheDiskDoesNotRemoveIsTriedAgainLater) {
+  Start(/*on_host=*/0, {.disk_cache_bytes = 1});
+  std::atomic<int> removals = 0;
+  engines().durable().disk().SetHook([&removals](FileOp op, const std::string& path) {
+    if (op != FileOp::kRemove || path.find("/checkpoints/") == std::string::npos) {
+      return rocksdb::IOStatus::OK();
+    }
+    ++removals;
+    return rocksdb::IOStatus::IOError("read-only file system");
+  });
+  const auto run = [this] {
+    for (int i = 0; i < 1000 && (engine().Step() || engine().WaitForDisk()); ++i) {
+    }
+  };
+  Make("a");
+  engine().Create("b");
+  const auto pressing = engine().StartAppend("b", RandomTokens(100, 3));  // for which a leaves
+  run();
+  pressing->Read();
+  EXPECT_TRUE(EndedOk(*pressing));
+  EXPECT_EQ(removals, 1);
+  EXPECT_GT(engine().Info("a").disk_bytes, 0);
+  EXPECT_EQ(engine().loop().NextWake(), engine().clock().Now() + SessionLog::kRetryDelay);
+  engine().clock().Advance(SessionLog::kRetryDelay);
+  run();
+  EXPECT_EQ(removals, 2);
+  engines().durable().disk().SetHook(nullptr);
+  engine().clock().Advance(SessionLog::kRetryDelay);
+  run();
+  EXPECT_EQ(engine().Info("a").disk_bytes, 0);
+  EXPECT_EQ(engine().loop().NextWake(), absl::InfiniteFuture());
+}
+
+TEST_F(DiskTierFaultTest, ACheckpointThatIsErasedWhileItIsToldOfIsNoneToLeaveWith) {
+  Start(/*on_host=*/0, {.disk_cache_bytes = 1});
+  const auto ask = [this] {
+    engine().loop().CheckpointSession(
+        {"test", "a"}, [](const auto& taken) { EXPECT_TRUE(taken.ok()) << taken.status(); });
+  };
+  // The first cannot be erased, which is tried again while the second is being written.
+  engines().durable().disk().SetHook([](FileOp op, const std::string& path) {
+    const bool refused = op == FileOp::kRemove && path.find("/checkpoints/") != std::string::npos;
+    return refused ? rocksdb::IOStatus::IOError("EIO") : rocksdb::IOStatus::OK();
+  });
+  Make("a");
+  ask();
+  engine().RunAll({});
+  engines().Append("a", {1, 2, 3});
+  HoldWrites();
+  ask();
+  RunUntilWriting();
+  engine().clock().Advance(SessionLog::kRetryDelay);
+  while (engine().Step()) {
+  }
+  // The engine hears of both together.
+  std::promise<void> erased;
+  engine().loop().log().RunOnDisk([&erased](SessionStore&) {
+    erased.set_value();
+    return [] {};
+  });
+  Open();
+  erased.get_future().wait();
+  engine().RunAll({});
+  EXPECT_EQ(stats_.written, 2);
+  EXPECT_EQ(engine().Info("a").disk_bytes, 0);
+
+  Make("b");
+  EXPECT_EQ(ResidenceOf("a"), Residence::kDisk);
+  EXPECT_EQ(stats_.written, 3) << "one to leave with";
   engines().ExpectTheSame("a");
 }
 

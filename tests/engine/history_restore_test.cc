@@ -52,6 +52,30 @@ TEST(HistoryRestoreTest, ForksAndRollbacksOutliveThePower) {
   }
 }
 
+TEST(HistoryRestoreTest, ARollbackForgetsControlsForGood) {
+  DurableEngine durable(Golden("qwen3-hidden-target").dir());
+  LoopHarness undisturbed(durable.model_dir());
+  const std::vector<int32_t> tokens = RandomTokens(150, 1), more = RandomTokens(80, 2);
+  const std::vector<int32_t> kept(tokens.begin(), tokens.begin() + 50);
+  const LearningControls controls = {.lr_scale = 0.5F};
+  durable->Create("s", controls);
+  undisturbed.Create("s", controls);
+  EXPECT_TRUE(EndedOk(*durable->Append("s", tokens)));
+  durable->SetControls("s", {.freeze = true});
+  ASSERT_TRUE(durable->loop().RollbackSession({"test", "s"}, 50).ok());
+  durable->RunAll({});
+  durable.CutPowerAndStart();
+  EXPECT_TRUE(durable->Info("s").options.controls == controls);
+  EXPECT_TRUE(EndedOk(*undisturbed.Append("s", kept)));
+  for (LoopHarness* engine : {&*durable, &undisturbed}) {
+    EXPECT_TRUE(EndedOk(*engine->Append("s", more)));
+  }
+  EXPECT_EQ(Peek(*durable, "s")->TokenIds(), Peek(undisturbed, "s")->TokenIds());
+  EXPECT_LT(MaxDifference(durable->Delta("s", 0), undisturbed.Delta("s", 0)), 1e-4);
+  const auto& governing = (*durable->loop().FindSession({"test", "s"}))->controls();
+  EXPECT_EQ(governing.entries().size(), 1u) << "what was rolled back governs nothing";
+}
+
 // A session of many steps that lies on the disk, and one that has never been disturbed.
 class HeldCallsTest : public testing::Test {
  protected:

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 #include <string>
 #include <tuple>
@@ -249,6 +250,87 @@ TEST_F(RestoreTest, SessionCallsLast) {
   durable_->RunAll({});
   durable_.Start();
   EXPECT_EQ(durable_->loop().ListSessions("test", "", 10).sessions.size(), 1u);
+}
+
+// A session that lives for 100 s unless it is used, on a clock that starts anew with the server.
+class RestoreTtlTest : public RestoreTest {
+ protected:
+  RestoreTtlTest() {
+    EXPECT_TRUE(durable_->loop().CreateSession({"test", "s"}, {.ttl = absl::Seconds(100)}).ok());
+    EXPECT_TRUE(EndedOk(*Append()));
+  }
+  std::unique_ptr<Call> Append() { return durable_->Append("s", {1, 2, 3}, false, "request"); }
+  // Whether the session, restored after a loss of power, is there at this time.
+  bool IsThereAt(absl::Duration time) {
+    durable_.CutPowerAndStart();
+    durable_->clock().Advance(time);
+    durable_->RunAll({});
+    return durable_->loop().GetSession({"test", "s"}).ok();
+  }
+};
+
+TEST_F(RestoreTtlTest, ItIsCountedFromTheLastUse) { EXPECT_FALSE(IsThereAt(absl::Seconds(100))); }
+
+TEST_F(RestoreTtlTest, AnUpdateIsAUse) {
+  durable_->clock().Advance(absl::Seconds(90));
+  ASSERT_TRUE(durable_->loop().UpdateSession({"test", "s"}, {.labels = {{{"a", "b"}}}}).ok());
+  durable_->RunAll({});
+  EXPECT_TRUE(IsThereAt(absl::Seconds(150)));
+  ASSERT_TRUE(durable_->loop().UpdateSession({"test", "s"}, {.ttl = absl::Seconds(60)}).ok())
+      << "also of one that is not loaded";
+  durable_->RunAll({});
+  EXPECT_TRUE(IsThereAt(absl::Seconds(209)));
+  EXPECT_TRUE(EndedOk(*Append()));
+}
+
+TEST_F(RestoreTtlTest, SoIsARequestThatLeavesNoTrace) {
+  durable_->clock().Advance(absl::Seconds(90));
+  Peek(*durable_, "s");
+  EXPECT_TRUE(IsThereAt(absl::Seconds(150)));
+}
+
+TEST_F(RestoreTtlTest, SoIsARetry) {
+  durable_->clock().Advance(absl::Seconds(90));
+  EXPECT_TRUE(EndedOk(*Append()));
+  EXPECT_TRUE(IsThereAt(absl::Seconds(150)));
+  EXPECT_EQ(durable_->Info("s").position, 3u);
+}
+
+TEST_F(RestoreTtlTest, WithoutTheDiskUsesAreToldAtOnceAndWrittenLater) {
+  durable_->clock().Advance(absl::Seconds(90));
+  durable_.disk().SetHook(
+      [](FileOp, const std::string&) { return rocksdb::IOStatus::IOError("EIO"); });
+  durable_->Create("other");
+  while (durable_->Step() || durable_->loop().log().Health().ok()) {
+  }
+  const int64_t pending = durable_->loop().load().log_pending_batches;
+  GenerateRequest probe = GreedyRequest(3);
+  probe.learn = false;
+  const auto call = durable_->StartGenerate("s", probe);
+  while (durable_->Step()) {
+  }
+  call->Read();
+  EXPECT_TRUE(EndedOk(*call));
+  EXPECT_EQ(durable_->loop().load().log_pending_batches, pending) << "it would only grow";
+  durable_.disk().SetHook(nullptr);
+  durable_->RunAll({});
+  EXPECT_TRUE(IsThereAt(absl::Seconds(150)));
+}
+
+TEST_F(RestoreTtlTest, UsesInShortOrderAreWrittenOnce) {
+  durable_->clock().Advance(absl::Seconds(90));
+  Peek(*durable_, "s");
+  std::atomic<int> writes = 0;
+  durable_.disk().SetHook([&writes](FileOp, const std::string&) {
+    ++writes;
+    return rocksdb::IOStatus::OK();
+  });
+  durable_->clock().Advance(absl::Milliseconds(999));
+  Peek(*durable_, "s");
+  EXPECT_EQ(writes, 0);
+  durable_->clock().Advance(absl::Milliseconds(1));
+  Peek(*durable_, "s");
+  EXPECT_GT(writes, 0);
 }
 
 TEST_F(RestoreTest, AnotherVocabularyOrChunkSizeIsRefusedAndOtherWeightsLearnAnew) {

@@ -122,6 +122,25 @@ TEST_F(CheckpointTest, TheNewestThatFitsIsTaken) {
   EXPECT_EQ(Restore(request, &sections)->from, std::nullopt);
 }
 
+TEST_F(CheckpointTest, OneThatIsRemovedMeanwhileIsPassedOver) {
+  for (const int64_t position : {2, 4, 6}) {
+    ASSERT_TRUE(Take(id_, MakeCheckpointInfo(state_, position, kModel, true)).ok());
+  }
+  const auto names = files().List(id_);
+  ASSERT_TRUE(names.ok());
+  Sections sections;
+  const auto restored = files().RestoreNewest(request_, [&](CheckpointReader& reader) {
+    if (reader.info().position < 6) return ReadSections(reader, &sections);
+    EXPECT_TRUE(files().Remove(id_, {names->at(0), names->at(1)}).ok());
+    return absl::DataLossError("and so is the one before");
+  });
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_EQ(restored->from->position, 2);
+  EXPECT_THAT(restored->refused, SizeIs(2));
+  ASSERT_TRUE(harness_.Commit({DeleteSession{id_}}).ok());
+  EXPECT_TRUE(absl::IsNotFound(Restore(request_, &sections).status()));
+}
+
 TEST_F(CheckpointTest, WhatDoesNotFitTheLogOrTheModelIsRefused) {
   const CheckpointInfo info = MakeCheckpointInfo(state_, 6, kModel, true);
   ASSERT_TRUE(Take(id_, info).ok());

@@ -103,19 +103,21 @@ TEST(DurabilityTest, AsyncLosesOnlyAnEndAtAPowerCut) {
   EXPECT_THAT(harness.store().Load(id)->tokens, ElementsAre(0, 1, 2, 3));
 }
 
-TEST(DurabilityTest, NoneCompletesWithoutTheDisk) {
-  StoreHarness harness(Durability::kNone);
-  std::promise<void> disk;
-  const std::shared_future<void> disk_goes_on = disk.get_future().share();
-  harness.disk().SetHook([disk_goes_on](FileOp, const std::string&) {
-    disk_goes_on.wait();
-    return IOStatus::OK();
-  });
-  const StoreId id = harness.MakeSession("s", Counting(4));
-  EXPECT_EQ(harness.store().health().pending_batches, 1);
-  disk.set_value();
+TEST(DurabilityTest, AsyncSyncsWhenTheIntervalEndsAlsoWhileBatchesCome) {
+  std::atomic<std::chrono::minutes> time = std::chrono::minutes(0);
+  StoreHarness harness(Durability::kAsync,
+                       [&time] { return std::chrono::steady_clock::time_point(time.load()); });
+  const StoreId id = harness.MakeSession("s", Counting(1));
+  for (int32_t i = 1; i <= 10; ++i) {
+    time = std::chrono::minutes(10 * i);
+    ASSERT_TRUE(harness.Commit({LogTokens(id, i, {i})}).ok());
+  }
+  harness.CutPower();
   ASSERT_TRUE(harness.Open().ok());
-  EXPECT_THAT(harness.store().Load(id)->tokens, SizeIs(4));
+  EXPECT_THAT(harness.listing().sessions, SizeIs(1));
+  const auto state = harness.store().Load(id);
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_GE(state->position(), 5) << "what was written an hour before or earlier";
 }
 
 TEST(DurabilityTest, CreatingAtAPowerCutGivesAWholeSessionOrNone) {

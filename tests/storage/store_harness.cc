@@ -11,11 +11,13 @@
 
 namespace mneme {
 
-StoreHarness::StoreHarness(Durability durability)
+StoreHarness::StoreHarness(Durability durability,
+                           std::function<std::chrono::steady_clock::time_point()> now)
     : options_{.durability = durability,
                .sync_interval = std::chrono::hours(1),
                .retry_delay = std::chrono::milliseconds(1),
-               .compact_after_records = kCompactAfterRecords},
+               .compact_after_records = kCompactAfterRecords,
+               .now = std::move(now)},
       disk_(std::make_shared<FaultyFileSystem>(directory_ / "graveyard")) {
   std::filesystem::create_directory(data_dir());
   MNEME_CHECK(Open().ok());

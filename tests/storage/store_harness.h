@@ -3,6 +3,8 @@
 
 // A store in a temporary directory, on a disk that can fail.
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,7 +20,10 @@ class StoreHarness {
  public:
   static constexpr int kCompactAfterRecords = 16;
 
-  explicit StoreHarness(Durability durability = Durability::kSync);
+  // Its writer syncs once an hour by `now`, if not more often.
+  explicit StoreHarness(
+      Durability durability = Durability::kSync,
+      std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now);
   ~StoreHarness();
 
   // Opens, closing what was open. The listing is kept.
