@@ -11,6 +11,7 @@ namespace mneme {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kMetadataVersion = 2;  // 1: without checkpoints' names
 
 // Numbers in files: a type is never given another meaning.
 enum class EventType : uint8_t {
@@ -290,7 +291,7 @@ absl::StatusOr<LogRecordHead> ApplyLogRecord(absl::string_view bytes, SessionSta
 
 std::string EncodeMetadata(const SessionMetadata& metadata) {
   ByteWriter out;
-  out.Fixed(kVersion);
+  out.Fixed(kMetadataVersion);
   out.String(metadata.tenant);
   out.String(metadata.id);
   out.Varint(metadata.labels.size());
@@ -303,13 +304,19 @@ std::string EncodeMetadata(const SessionMetadata& metadata) {
   PutTime(metadata.create_time, &out);
   out.Fixed(metadata.log_meaning);
   PutControls(metadata.controls, &out);
+  out.Varint(metadata.checkpoints.size());
+  for (const auto& [name, position] : metadata.checkpoints) {
+    out.String(name);
+    out.Fixed(position);
+  }
   return out.Take();
 }
 
 absl::StatusOr<SessionMetadata> DecodeMetadata(absl::string_view bytes) {
   ByteReader in(bytes);
   SessionMetadata metadata;
-  if (in.Fixed<uint8_t>() != kVersion) in.Fail();
+  const auto version = in.Fixed<uint8_t>();
+  if (version < 1 || version > kMetadataVersion) in.Fail();
   metadata.tenant = in.String();
   metadata.id = in.String();
   for (size_t count = in.Count(2); count > 0 && in.ok(); --count) {
@@ -320,6 +327,11 @@ absl::StatusOr<SessionMetadata> DecodeMetadata(absl::string_view bytes) {
   metadata.create_time = GetTime(&in);
   metadata.log_meaning = in.Fixed<uint64_t>();
   metadata.controls = GetControls(&in);
+  const size_t checkpoints = version < 2 ? 0 : in.Count(1 + sizeof(int64_t));
+  for (size_t count = checkpoints; count > 0 && in.ok(); --count) {
+    std::string name = in.String();
+    metadata.checkpoints[std::move(name)] = in.Fixed<int64_t>();
+  }
   MNEME_RETURN_IF_ERROR(in.Finish("a session's metadata"));
   return metadata;
 }

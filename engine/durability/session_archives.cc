@@ -80,7 +80,9 @@ absl::Status CheckWhole(const ByteSource& archive, const std::optional<SecretKey
   }
 }
 
-absl::Status CheckMetadata(const SessionMetadata& metadata, uint64_t log_meaning) {
+// `position`: where its log ends.
+absl::Status CheckMetadata(const SessionMetadata& metadata, int64_t position,
+                           uint64_t log_meaning) {
   if (metadata.log_meaning != log_meaning) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "the session was logged with a model of another vocabulary or chunk size; "
@@ -92,12 +94,19 @@ absl::Status CheckMetadata(const SessionMetadata& metadata, uint64_t log_meaning
            label.second.size() <= kMaxLabelBytes && IsValidUtf8(label.first) &&
            IsValidUtf8(label.second);
   };
+  const auto names_past = [position](const auto& named) {
+    return ValidateCheckpointName(named.first).ok() && named.second >= 0 &&
+           named.second <= position;
+  };
   const absl::Duration ttl = metadata.ttl.value_or(kMaxTtl);
-  if (metadata.labels.size() <= kMaxLabels && ttl > absl::ZeroDuration() && ttl <= kMaxTtl &&
+  if (metadata.checkpoints.size() <= kMaxNamedCheckpoints &&
+      std::all_of(metadata.checkpoints.begin(), metadata.checkpoints.end(), names_past) &&
+      metadata.labels.size() <= kMaxLabels && ttl > absl::ZeroDuration() && ttl <= kMaxTtl &&
       std::all_of(metadata.labels.begin(), metadata.labels.end(), sound)) {
     return absl::OkStatus();
   }
-  return absl::DataLossError("the archive holds labels or a ttl that no session can have");
+  return absl::DataLossError(
+      "the archive holds labels, a ttl or names of checkpoints that no session can have");
 }
 
 // The session's log, which must hold what clients were told of when the archive was asked for.
@@ -250,7 +259,7 @@ absl::StatusOr<SessionArchive> SessionArchives::MakeArchive(const Subject& subje
 absl::StatusOr<ArchivedSession> SessionArchives::ReadSession(Spool& spool) const {
   MNEME_RETURN_IF_ERROR(CheckWhole(spool, options_.operator_key));
   MNEME_ASSIGN_OR_RETURN(const ArchiveReader reader, ArchiveReader::Open(kArchive, spool));
-  MNEME_RETURN_IF_ERROR(CheckMetadata(reader.metadata(), log_meaning_));
+  MNEME_RETURN_IF_ERROR(CheckMetadata(reader.metadata(), reader.state().position(), log_meaning_));
   ArchivedSession session = {.metadata = reader.metadata(),
                              .epoch = reader.state().epoch,
                              .logs = {},

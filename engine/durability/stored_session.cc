@@ -175,7 +175,8 @@ SessionMetadata MetadataOf(const Session& session, uint64_t log_meaning) {
           .ttl = session.ttl(),
           .create_time = session.create_time(),
           .log_meaning = log_meaning,
-          .controls = ToStored(session.controls().latest())};
+          .controls = ToStored(session.controls().latest()),
+          .checkpoints = session.checkpoints()};
 }
 
 StoredRequest ToStored(const RequestRecord& record) {
