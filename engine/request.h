@@ -43,6 +43,9 @@ inline constexpr size_t kMaxNamedCheckpoints = 16;
 // of this name was taken.
 using HistoryPoint = std::variant<std::monostate, int64_t, std::string>;
 
+// Of a request's id, at most.
+inline constexpr size_t kMaxRequestIdBytes = 128;
+
 // Chunks that may wait for their update, at most.
 inline constexpr int64_t kMaxLagChunks = 64;
 

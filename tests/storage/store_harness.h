@@ -18,7 +18,8 @@ class StoreHarness {
  public:
   static constexpr int kCompactAfterRecords = 16;
 
-  explicit StoreHarness(Durability durability = Durability::kSync);
+  explicit StoreHarness(Durability durability = Durability::kSync,
+                        size_t max_record_bytes = LogWriterOptions().max_record_bytes);
   ~StoreHarness();
 
   // Opens, closing what was open. The listing is kept.
