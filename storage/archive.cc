@@ -73,9 +73,9 @@ ArchiveExport::ArchiveExport(const SessionMetadata& metadata, const SessionState
 
 absl::Status ArchiveExport::WriteTo(ByteSink& sink, uint64_t offset) {
   if (log_.size() > ArchiveReader::kMaxLogBytes) {
-    return absl::OutOfRangeError(absl::StrCat("the session's log has ", log_.size(),
-                                              " bytes; in an archive it may have ",
-                                              ArchiveReader::kMaxLogBytes));
+    return absl::InvalidArgumentError(absl::StrCat("the session's log has ", log_.size(),
+                                                   " bytes; in an archive it may have ",
+                                                   ArchiveReader::kMaxLogBytes));
   }
   SkippingSink rest(sink, offset);
   SectionWriter writer(kArchiveMagic, id_, key_, rest, salt_);

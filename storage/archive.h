@@ -35,7 +35,7 @@ class ArchiveExport {
   // Changes with the content. Who resumes compares it with that of the stream's beginning.
   const StoreId& id() const { return id_; }
   // The bytes from `offset` on. Once. The sink's errors, DATA_LOSS of the checkpoint, OUT_OF_RANGE
-  // if the archive is shorter, or the log is longer than a reader takes.
+  // if the archive is shorter, INVALID_ARGUMENT if the log is longer than a reader takes.
   absl::Status WriteTo(ByteSink& sink, uint64_t offset);
 
  private:

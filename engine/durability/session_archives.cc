@@ -32,18 +32,6 @@ class SpoolSink : public ByteSink {
   Spool& spool_;
 };
 
-// `status` of the disk or of an archive, for a client.
-absl::Status ForClient(const absl::Status& status) {
-  if (status.ok() || GetErrorInfo(status).reason != ErrorReason::kUnspecified) return status;
-  ErrorInfo info;
-  if (absl::IsDataLoss(status)) info.reason = ErrorReason::kDataLoss;
-  if (absl::IsUnavailable(status)) {
-    info = {
-        .reason = ErrorReason::kStorageFailed, .retryable = true, .retry_delay = absl::Seconds(2)};
-  }
-  return MakeError(status.code(), std::string(status.message()), info);
-}
-
 // Where an import goes on.
 absl::Status GoOnAt(uint64_t offset) {
   const std::string message =
@@ -59,9 +47,10 @@ absl::Status NotThatImport(const std::string& why) {
                    {.reason = ErrorReason::kPayloadMismatch});
 }
 
-// Whether it is the disk's, and not what a client did.
-bool IsOfStorage(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+// Whether the same import may succeed later.
+bool MayTryAgain(const absl::Status& status) {
+  if (absl::IsUnavailable(status)) return true;
+  return absl::IsResourceExhausted(status) && GetErrorInfo(status).retryable;
 }
 
 // DATA_LOSS unless every section is whole, and authentic where `key` can tell.
@@ -193,14 +182,14 @@ void SessionArchives::GoOnWith(std::shared_ptr<ArchiveFile> file, const ImportSt
   };
   Run(look,
       [this, file, done = std::move(done)](absl::StatusOr<std::shared_ptr<ArchiveFile>> looked) {
-        if (looked.ok() || !IsOfStorage(looked.status())) return done(std::move(looked));
+        if (looked.ok() || !file->failed()) return done(std::move(looked));
         imports_.Drop(*file);  // it takes no more
         done(GoOnAt(0));
       });
 }
 
 void SessionArchives::EndImport(const ArchiveFile& file, const absl::Status& status) {
-  if (!IsOfStorage(status)) imports_.Drop(file);
+  if (!MayTryAgain(status)) imports_.Drop(file);
 }
 
 void SessionArchives::Read(std::shared_ptr<ArchiveFile> file, Done<ArchivedSession> done) {
