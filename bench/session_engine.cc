@@ -101,7 +101,7 @@ absl::Status SessionEngine::CreateSessions(const std::vector<std::string>& ids) 
 absl::Status SessionEngine::Checkpoint(const std::vector<std::string>& ids) {
   return AskAll<CheckpointSummary>(
       ids, [&](const SessionKey& key, Engine::Done<CheckpointSummary> done) {
-        engine_->CheckpointSession(key, /*gave_up=*/nullptr, std::move(done));
+        engine_->CheckpointSession(key, /*name=*/"", /*gave_up=*/nullptr, std::move(done));
       });
 }
 

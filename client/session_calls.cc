@@ -52,10 +52,8 @@ absl::StatusOr<v1::Session> RollbackSession(const Connection& connection,
   return SessionCall(connection, &SessionStub::RollbackSession, request);
 }
 
-absl::StatusOr<v1::CheckpointSessionResponse> CheckpointSession(const Connection& connection,
-                                                                const std::string& session_id) {
-  v1::CheckpointSessionRequest request;
-  request.set_session_id(session_id);
+absl::StatusOr<v1::CheckpointSessionResponse> CheckpointSession(
+    const Connection& connection, const v1::CheckpointSessionRequest& request) {
   return SessionCall(connection, &SessionStub::CheckpointSession, request);
 }
 

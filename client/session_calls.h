@@ -21,8 +21,8 @@ absl::StatusOr<v1::Session> ForkSession(const Connection& connection,
                                         const v1::ForkSessionRequest& request);
 absl::StatusOr<v1::Session> RollbackSession(const Connection& connection,
                                             const v1::RollbackSessionRequest& request);
-absl::StatusOr<v1::CheckpointSessionResponse> CheckpointSession(const Connection& connection,
-                                                                const std::string& session_id);
+absl::StatusOr<v1::CheckpointSessionResponse> CheckpointSession(
+    const Connection& connection, const v1::CheckpointSessionRequest& request);
 absl::Status DeleteSession(const Connection& connection, const std::string& session_id);
 
 // The session of this id; where there is none and `create` is set, a new one.

@@ -32,7 +32,8 @@ constexpr char kHelp[] = R"(Examples:
   mneme sessions rollback reader 4096
   mneme sessions export reader reader.mneme
   mneme sessions import reader.mneme copy
-  mneme sessions checkpoint reader
+  mneme sessions checkpoint reader --name before-quiz
+  mneme sessions rollback reader --checkpoint before-quiz
   mneme sessions delete reader)";
 
 struct SessionOptions {
@@ -45,6 +46,7 @@ struct SessionOptions {
   uint32_t page_size = 100;
   std::string new_session_id;
   std::optional<uint64_t> position;
+  std::string checkpoint;
 };
 
 void PrintSession(const v1::Session& session, std::ostream& out) {
@@ -144,6 +146,7 @@ absl::Status RunFork(const SessionOptions& options, Console& console,
   request.set_session_id(options.session_id);
   if (!options.new_session_id.empty()) request.set_new_session_id(options.new_session_id);
   if (options.position) request.set_at_position(*options.position);
+  request.set_checkpoint(options.checkpoint);
   MNEME_ASSIGN_OR_RETURN(const v1::Session session, ForkSession(connection, request));
   console.out << session.session_id() << std::endl;
   return absl::OkStatus();
@@ -151,9 +154,13 @@ absl::Status RunFork(const SessionOptions& options, Console& console,
 
 absl::Status RunRollback(const SessionOptions& options, Console& console,
                          const Connection& connection) {
+  if (!options.position && options.checkpoint.empty()) {
+    return absl::InvalidArgumentError("say where to: a position, or --checkpoint NAME");
+  }
   v1::RollbackSessionRequest request;
   request.set_session_id(options.session_id);
-  request.set_to_position(*options.position);
+  if (options.position) request.set_to_position(*options.position);
+  request.set_checkpoint(options.checkpoint);
   MNEME_ASSIGN_OR_RETURN(const v1::Session session, RollbackSession(connection, request));
   PrintSession(session, console.out);
   return absl::OkStatus();
@@ -161,8 +168,11 @@ absl::Status RunRollback(const SessionOptions& options, Console& console,
 
 absl::Status RunCheckpoint(const SessionOptions& options, Console& console,
                            const Connection& connection) {
+  v1::CheckpointSessionRequest request;
+  request.set_session_id(options.session_id);
+  request.set_name(options.checkpoint);
   MNEME_ASSIGN_OR_RETURN(const v1::CheckpointSessionResponse checkpoint,
-                         CheckpointSession(connection, options.session_id));
+                         CheckpointSession(connection, request));
   console.out << "position " << checkpoint.position() << ", " << checkpoint.checkpoint_bytes()
               << " bytes" << std::endl;
   return absl::OkStatus();
@@ -240,12 +250,18 @@ void AddSessionsCommand(CLI::App& app, CommandLine& line) {
   fork->add_option("new_session", options->new_session_id,
                    "The new session's id; absent: the server draws one");
   fork->add_option("--at", options->position, "Of what it has read, only so many tokens");
+  const auto add_checkpoint = [&](CLI::App* command, const char* flag, const char* help) {
+    command->add_option(flag, options->checkpoint, help)->type_name("NAME");
+  };
+  add_checkpoint(fork, "--checkpoint", "As it was when the checkpoint of this name was taken");
   CLI::App* rollback = add("rollback", "Forget what a session has read since", RunRollback);
   add_id(rollback)->required();
-  rollback->add_option("position", options->position, "Its new length in tokens")->required();
-  add_id(add("checkpoint", "Write what a session has computed to the server's disk now",
-             RunCheckpoint))
-      ->required();
+  rollback->add_option("position", options->position, "Its new length in tokens");
+  add_checkpoint(rollback, "--checkpoint", "To where it was when this checkpoint was taken");
+  CLI::App* checkpoint = add(
+      "checkpoint", "Write what a session has computed to the server's disk now", RunCheckpoint);
+  add_id(checkpoint)->required();
+  add_checkpoint(checkpoint, "--name", "Keep it under this name, for fork and rollback");
   AddArchiveCommands(*sessions, line);
   add_id(add("delete", "Delete a session and all it has learnt", RunDelete))->required();
 }

@@ -93,22 +93,22 @@ class ThreadedEngine final : public Engine {
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->UpdateSession(key, update)); });
   }
-  void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                   GaveUp gave_up, Done<SessionInfo> done) override {
+  void ForkSession(SessionKey key, std::string new_id, HistoryPoint at, GaveUp gave_up,
+                   Done<SessionInfo> done) override {
     intake_->Post([=, this] {
       loop_->WhenBack(key, HeldCalls::Until::kLog, gave_up, [=, this](const absl::Status& status) {
         if (!status.ok()) return done(status);
-        AnswerDurably(done, loop_->ForkSession(key, new_id, at_position));
+        AnswerDurably(done, loop_->ForkSession(key, new_id, at));
       });
     });
   }
-  void RollbackSession(SessionKey key, int64_t to_position, GaveUp gave_up,
+  void RollbackSession(SessionKey key, HistoryPoint to, GaveUp gave_up,
                        Done<SessionInfo> done) override {
     intake_->Post([=, this] {
       loop_->WhenBack(key, HeldCalls::Until::kAtRest, gave_up,
                       [=, this](const absl::Status& status) {
                         if (!status.ok()) return done(status);
-                        AnswerDurably(done, loop_->RollbackSession(key, to_position));
+                        AnswerDurably(done, loop_->RollbackSession(key, to));
                       });
     });
   }
@@ -123,8 +123,9 @@ class ThreadedEngine final : public Engine {
                      Done<SessionInfo> done) override {
     intake_->Post([=, this] { loop_->ImportSession(key, archive, done); });
   }
-  void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) override {
-    intake_->Post([=, this] { loop_->CheckpointSession(key, done, gave_up); });
+  void CheckpointSession(SessionKey key, std::string name, GaveUp gave_up,
+                         Done<CheckpointSummary> done) override {
+    intake_->Post([=, this] { loop_->CheckpointSession(key, name, done, gave_up); });
   }
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override {
     intake_->Post([=, this] { AnswerDurably(done, loop_->DeleteSession(key)); });

@@ -117,20 +117,25 @@ class Engine {
                             Done<SessionPage> done) = 0;
   virtual void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) = 0;
   // A new session `new_id` (empty: one that cannot be guessed) that is as `key` was when its log
-  // ended at `at_position`, or is now; what both have read is shared. It inherits no request ids.
-  // If its log lies on the disk the call waits for it. NOT_FOUND, ALREADY_EXISTS, OUT_OF_RANGE;
+  // ended at `at`; what both have read is shared. It inherits neither request ids nor checkpoints'
+  // names. If its log lies on the disk the call waits for it. NOT_FOUND, also of the checkpoint;
+  // ALREADY_EXISTS, OUT_OF_RANGE;
   // ABORTED if the session is deleted meanwhile; DATA_LOSS, UNAVAILABLE if the log cannot be read.
-  virtual void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                           GaveUp gave_up, Done<SessionInfo> done) = 0;
-  // The session's log ends at `to_position` again; its epoch grows, and requests that logged more
-  // are forgotten. ABORTED while a request is in flight; otherwise as ForkSession.
-  virtual void RollbackSession(SessionKey key, int64_t to_position, GaveUp gave_up,
+  virtual void ForkSession(SessionKey key, std::string new_id, HistoryPoint at, GaveUp gave_up,
+                           Done<SessionInfo> done) = 0;
+  // The session's log ends at `to` again; its epoch grows, and requests that logged more are
+  // forgotten, as are names of checkpoints behind it. ABORTED while a request is in flight;
+  // otherwise as ForkSession.
+  virtual void RollbackSession(SessionKey key, HistoryPoint to, GaveUp gave_up,
                                Done<SessionInfo> done) = 0;
   // Writes the state that is computed, once the session is back, into a checkpoint; `done` is
-  // called when that is durable. NOT_FOUND; FAILED_PRECONDITION where sessions are not kept;
-  // ABORTED if the session is deleted meanwhile; UNAVAILABLE if the disk does not take it; why the
-  // session does not come back.
-  virtual void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) = 0;
+  // called when that is durable. One with a `name` stays until another takes the name or the
+  // session is rolled back before it. NOT_FOUND; FAILED_PRECONDITION where sessions are not kept;
+  // ABORTED if the session is deleted, or before it has the name rolled back, meanwhile;
+  // UNAVAILABLE if the disk does not take it; INVALID_ARGUMENT for a malformed name;
+  // RESOURCE_EXHAUSTED beyond kMaxNamedCheckpoints; why the session does not come back.
+  virtual void CheckpointSession(SessionKey key, std::string name, GaveUp gave_up,
+                                 Done<CheckpointSummary> done) = 0;
   // The session as an archive, as it is when this is durable. FAILED_PRECONDITION without a store;
   // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, UNAVAILABLE.
   virtual void ExportSession(SessionKey key, Done<SessionArchive> done) = 0;

@@ -64,9 +64,12 @@ EngineLoop::EngineLoop(std::unique_ptr<CachePools> pools, std::unique_ptr<Model>
 }
 
 EngineLoop::~EngineLoop() {
-  EndAll(MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
-                   {.reason = ErrorReason::kDraining, .retryable = true}));
-  log_.Commit();  // while the sessions are there
+  const absl::Status stopping =
+      MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
+                {.reason = ErrorReason::kDraining, .retryable = true});
+  EndAll(stopping);
+  checkpointer_->GiveUp(stopping);  // who gets one may change its session
+  log_.Commit();                    // while the sessions are there
 }
 
 // --- Steps. ---

@@ -59,15 +59,15 @@ class EngineLoop {
   absl::StatusOr<SessionInfo> DeleteSession(const SessionKey& key);
   // Forks and rollbacks are of sessions that WhenBack has given.
   absl::StatusOr<SessionInfo> ForkSession(const SessionKey& key, const std::string& new_id,
-                                          std::optional<int64_t> at_position);
-  absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, int64_t to_position);
+                                          const HistoryPoint& at);
+  absl::StatusOr<SessionInfo> RollbackSession(const SessionKey& key, const HistoryPoint& to);
   void ExportSession(const SessionKey& key, const Engine::Done<SessionArchive>& done);
   void BeginImport(const SessionKey& key, const ImportStart& start,
                    const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
   void ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
                      const Engine::Done<SessionInfo>& told);
-  void CheckpointSession(const SessionKey& key, const Checkpointer::Done& done,
-                         HeldCalls::GaveUp gave_up = nullptr);
+  void CheckpointSession(const SessionKey& key, const std::string& name,
+                         const Checkpointer::Done& done, HeldCalls::GaveUp gave_up = nullptr);
   // Those that hold device memory for no request in flight, or for one that waits for its client,
   // the one not used for longest first: candidates to leave the device.
   std::vector<Session*> IdleSessions() const;
@@ -166,8 +166,11 @@ class EngineLoop {
   SessionInfo InfoOf(const Session& session) const;
   // A session that may be forked, rolled back or written now.
   absl::StatusOr<Session*> FindForCall(const SessionKey& key) const;
-  // Likewise, loaded, that has `position`.
-  absl::StatusOr<Session*> FindAt(const SessionKey& key, std::optional<int64_t> position) const;
+  // What was taken becomes the session's checkpoint `name`, if there is one; `done` is told when
+  // that is durable.
+  void NameCheckpoint(const SessionKey& key, const std::string& name,
+                      const absl::StatusOr<CheckpointSummary>& taken,
+                      const Checkpointer::Done& done);
   bool IsBack(const HeldCalls::Call& call);
   // Answers the held calls whose sessions are back or whose clients have given up, and goes on
   // bringing back those of the others; false if there was nothing to do.

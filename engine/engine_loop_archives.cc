@@ -70,6 +70,7 @@ absl::StatusOr<Session*> EngineLoop::Import(const SessionKey& key, ArchivedSessi
   const size_t updates = archived.logs.updates.size();
   session->Park(archived.epoch, static_cast<int64_t>(archived.logs.tokens.size()));
   session->Load(std::move(archived.logs));
+  session->set_checkpoints(std::move(archived.metadata.checkpoints));
   next_expiry_ = std::min(next_expiry_, session->expiry());
   log_.Import(*session, std::move(archived.events), updates);
   return session;

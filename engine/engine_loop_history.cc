@@ -1,6 +1,7 @@
 // EngineLoop's part that sessions' histories are: forks, rollbacks and checkpoints, and how these
 // calls wait for their session.
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -12,6 +13,48 @@
 #include "engine/restore_job.h"
 
 namespace mneme {
+namespace {
+
+absl::StatusOr<int64_t> PositionOfCheckpoint(const Session& session, const std::string& name) {
+  const auto named = session.checkpoints().find(name);
+  if (named != session.checkpoints().end()) return named->second;
+  return MakeError(absl::StatusCode::kNotFound,
+                   absl::StrCat("session \"", session.key().id, "\" has no checkpoint \"", name,
+                                "\"; GetSession lists those it has"),
+                   {.reason = ErrorReason::kCheckpointNotFound});
+}
+
+// NOT_FOUND, OUT_OF_RANGE.
+absl::StatusOr<int64_t> PositionOf(const Session& session, const HistoryPoint& point) {
+  if (const auto* name = std::get_if<std::string>(&point)) {
+    return PositionOfCheckpoint(session, *name);
+  }
+  const auto* given = std::get_if<int64_t>(&point);
+  const int64_t position = given == nullptr ? session.position() : *given;
+  if (position >= 0 && position <= session.position()) return position;
+  return MakeError(absl::StatusCode::kOutOfRange,
+                   absl::StrCat("position ", position, " is not in the session, which ends at ",
+                                session.position()),
+                   {.reason = ErrorReason::kInvalidInput});
+}
+
+// OK if a checkpoint of the session may be named so; an empty name is none.
+absl::Status CheckName(const Session& session, const std::string& name) {
+  const auto& named = session.checkpoints();
+  if (name.empty()) return absl::OkStatus();
+  MNEME_RETURN_IF_ERROR(ValidateCheckpointName(name));
+  if (named.size() < kMaxNamedCheckpoints || named.contains(name)) return absl::OkStatus();
+  const auto first = std::min_element(
+      named.begin(), named.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat("the session has ", named.size(),
+                                " named checkpoints, which is the most; take one of their names "
+                                "again, perhaps \"",
+                                first->first, "\", of position ", first->second),
+                   {.reason = ErrorReason::kTooManyCheckpoints});
+}
+
+}  // namespace
 
 // --- Sessions that come back for them. ---
 
@@ -20,19 +63,6 @@ absl::StatusOr<Session*> EngineLoop::FindForCall(const SessionKey& key) const {
   MNEME_RETURN_IF_ERROR(log_.Health());
   MNEME_ASSIGN_OR_RETURN(Session * session, sessions_.Find(key));
   MNEME_RETURN_IF_ERROR(session->damage());
-  return session;
-}
-
-absl::StatusOr<Session*> EngineLoop::FindAt(const SessionKey& key,
-                                            std::optional<int64_t> position) const {
-  MNEME_ASSIGN_OR_RETURN(Session * session, FindForCall(key));
-  if (position.value_or(0) < 0 || position.value_or(0) > session->position()) {
-    return MakeError(absl::StatusCode::kOutOfRange,
-                     absl::StrCat("position ", *position, " is not in the session, which ends at ",
-                                  session->position()),
-                     {.reason = ErrorReason::kInvalidInput});
-  }
-  MNEME_CHECK(session->loaded());
   return session;
 }
 
@@ -85,20 +115,44 @@ bool EngineLoop::HasRequests(const Session& session) const {
 
 // --- Checkpoints. ---
 
-void EngineLoop::CheckpointSession(const SessionKey& key, const Checkpointer::Done& done,
-                                   HeldCalls::GaveUp gave_up) {
+void EngineLoop::CheckpointSession(const SessionKey& key, const std::string& name,
+                                   const Checkpointer::Done& done, HeldCalls::GaveUp gave_up) {
   const absl::StatusOr<Session*> found = FindForCall(key);
   if (found.ok() && !log_.Keeps(**found)) {
     return done(MakeError(absl::StatusCode::kFailedPrecondition,
                           "sessions live in memory here; checkpoints need --data_dir",
                           {.reason = ErrorReason::kUnspecified}));
   }
+  if (const absl::Status status = found.ok() ? CheckName(**found, name) : absl::OkStatus();
+      !status.ok()) {
+    return done(status);
+  }
   WhenBack(key, HeldCalls::Until::kState, std::move(gave_up),
-           [this, key, done](const absl::Status& status) {
+           [this, key, name, done](const absl::Status& status) {
              if (!status.ok()) return done(status);
              const absl::StatusOr<Session*> session = FindForCall(key);
-             session.ok() ? checkpointer_->Ask(**session, done) : done(session.status());
+             if (!session.ok()) return done(session.status());
+             checkpointer_->Ask(**session, name,
+                                [this, key, name, done](absl::StatusOr<CheckpointSummary> taken) {
+                                  NameCheckpoint(key, name, taken, done);
+                                });
            });
+}
+
+void EngineLoop::NameCheckpoint(const SessionKey& key, const std::string& name,
+                                const absl::StatusOr<CheckpointSummary>& taken,
+                                const Checkpointer::Done& done) {
+  if (!taken.ok() || name.empty()) return done(taken);
+  const absl::StatusOr<Session*> session = FindForCall(key);
+  if (!session.ok()) return done(session.status());
+  // Others may have been named meanwhile.
+  if (const absl::Status status = CheckName(**session, name); !status.ok()) return done(status);
+  std::map<std::string, int64_t> checkpoints = (*session)->checkpoints();
+  checkpoints[name] = static_cast<int64_t>(taken->session_position);
+  (*session)->set_checkpoints(std::move(checkpoints));
+  log_.Update(**session, /*controls=*/false);
+  log_.WhenDurable(
+      [taken, done](const absl::Status& status) { status.ok() ? done(taken) : done(status); });
 }
 
 void EngineLoop::BeginCheckpoint() {
@@ -120,9 +174,10 @@ void EngineLoop::BeginCheckpoint() {
 
 absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
                                                     const std::string& new_id,
-                                                    std::optional<int64_t> at_position) {
-  MNEME_ASSIGN_OR_RETURN(Session * parent, FindAt(key, at_position));
-  const int64_t position = at_position.value_or(parent->position());
+                                                    const HistoryPoint& at) {
+  MNEME_ASSIGN_OR_RETURN(Session * parent, FindForCall(key));
+  MNEME_ASSIGN_OR_RETURN(const int64_t position, PositionOf(*parent, at));
+  MNEME_CHECK(parent->loaded());
   SessionLogs logs = parent->LogsAt(position);
   SessionOptions options = {
       .controls = logs.controls.latest(), .labels = parent->labels(), .ttl = parent->ttl()};
@@ -143,8 +198,10 @@ absl::StatusOr<SessionInfo> EngineLoop::ForkSession(const SessionKey& key,
 }
 
 absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
-                                                        int64_t to_position) {
-  MNEME_ASSIGN_OR_RETURN(Session * session, FindAt(key, to_position));
+                                                        const HistoryPoint& to) {
+  MNEME_ASSIGN_OR_RETURN(Session * session, FindForCall(key));
+  MNEME_ASSIGN_OR_RETURN(const int64_t position, PositionOf(*session, to));
+  MNEME_CHECK(session->loaded());
   if (HasRequests(*session)) {
     return MakeError(absl::StatusCode::kAborted,
                      "a request of the session is in flight; wait for its end, or cancel it",
@@ -156,18 +213,23 @@ absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
   queues_.EndWhere([session](const Job& job) {
     return &job.session() == session ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
   });
-  if (!session->ComputedWithin(to_position)) {
+  if (!session->ComputedWithin(position)) {
     MNEME_CHECK(tiers_->DropImage(*session));
     updates_.Forget(*session);
   }
   disk_.Forget(*session);
   checkpointer_->Forget(*session);
   log_.Commit();  // what it logged before
-  SessionLogs logs = session->LogsAt(to_position);
+  SessionLogs logs = session->LogsAt(position);
   const size_t updates = logs.updates.size();
+  const size_t named = session->checkpoints().size();
   session->RollBack(std::move(logs));
   session->Touch(context_.clock.Now());
   log_.RollBack(*session, updates);
+  if (session->checkpoints().size() < named) {
+    log_.Update(*session, /*controls=*/false);  // in the same batch
+    usage_->EraseForgotten(*session);
+  }
   return InfoOf(*session);
 }
 

@@ -26,7 +26,7 @@ SessionInfo EngineLoop::InfoOf(const Session& session) const {
   if (info.residence == Residence::kRestoring && !queues_.Has(session)) {
     info.residence = log_.Keeps(session) ? Residence::kDisk : Residence::kHost;
   }
-  info.disk_bytes = usage_->BytesOf(session);
+  info.disk_bytes = usage_->BytesOf(session).all;
   tiers_->Describe(session, &info);
   return info;
 }

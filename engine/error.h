@@ -18,13 +18,15 @@ enum class ErrorReason : uint8_t {
   kNotImplemented,  // a field value this version does not have
   kSessionNotFound,
   kSessionExists,
-  kSessionDeleted,     // while the request was waiting or running
-  kPositionMismatch,   // expected_position
-  kVersionMismatch,    // expected_version
-  kRequestInFlight,    // the same request id is being worked on
-  kRequestSuperseded,  // a retry, but the session went on without it
-  kPayloadMismatch,    // the same request id with another payload
-  kContextExhausted,   // max_position_embeddings
+  kSessionDeleted,      // while the request was waiting or running
+  kCheckpointNotFound,  // of this name
+  kTooManyCheckpoints,  // that have names
+  kPositionMismatch,    // expected_position
+  kVersionMismatch,     // expected_version
+  kRequestInFlight,     // the same request id is being worked on
+  kRequestSuperseded,   // a retry, but the session went on without it
+  kPayloadMismatch,     // the same request id with another payload
+  kContextExhausted,    // max_position_embeddings
   kOutOfMemory,
   kQueueFull,
   kSlowReader,  // its client did not read what was generated

@@ -43,6 +43,11 @@ absl::Status ValidateTenant(const std::string& name) {
   return Invalid("a tenant's name is 1 to 128 characters of A-Z a-z 0-9 . _ : -");
 }
 
+absl::Status ValidateCheckpointName(const std::string& name) {
+  if (IsName(name)) return absl::OkStatus();
+  return Invalid("a checkpoint's name is 1 to 128 characters of A-Z a-z 0-9 . _ : -");
+}
+
 absl::Status ValidateControls(const LearningControls& controls) {
   MNEME_RETURN_IF_ERROR(CheckNotNegative("clip_norm", controls.clip_norm));
   MNEME_RETURN_IF_ERROR(CheckNotNegative("decay", controls.decay));

@@ -32,8 +32,19 @@ struct SessionKey {
 
 // INVALID_ARGUMENT unless `id` is 1 to 128 of A-Z a-z 0-9 . _ : -
 absl::Status ValidateSessionId(const std::string& id);
-// The same of a tenant's name.
+// The same of a tenant's name, and of a checkpoint's.
 absl::Status ValidateTenant(const std::string& name);
+absl::Status ValidateCheckpointName(const std::string& name);
+
+// Checkpoints of a session that clients may name, at most.
+inline constexpr size_t kMaxNamedCheckpoints = 16;
+
+// Where in a session's history: its end, behind so many tokens, or where it was when the checkpoint
+// of this name was taken.
+using HistoryPoint = std::variant<std::monostate, int64_t, std::string>;
+
+// Of a request's id, at most.
+inline constexpr size_t kMaxRequestIdBytes = 128;
 
 // Chunks that may wait for their update, at most.
 inline constexpr int64_t kMaxLagChunks = 64;
@@ -104,6 +115,7 @@ struct SessionInfo {
   SessionOptions options;
   absl::Time create_time;
   absl::Time last_used_time;
+  std::map<std::string, int64_t> checkpoints;  // that clients have named, and their positions
 };
 
 // What a checkpoint that was asked for holds.
@@ -111,6 +123,7 @@ struct CheckpointSummary {
   uint64_t position = 0;  // tokens computed; one that was drawn last may not be
   uint64_t version = 0;
   int64_t bytes = 0;
+  uint64_t session_position = 0;  // where the session was: what the checkpoint's name stands for
 };
 
 // Token ids as they come from a client, with what is needed to join them to the log.

@@ -26,7 +26,8 @@ SessionInfo Session::info() const {
           .host_bytes = host_bytes(),
           .options = {.controls = controls_.latest(), .labels = labels_, .ttl = ttl_},
           .create_time = create_time_,
-          .last_used_time = last_used_time_};
+          .last_used_time = last_used_time_,
+          .checkpoints = checkpoints_};
 }
 
 void Session::Park(uint32_t epoch, int64_t position) {
@@ -68,6 +69,7 @@ void Session::RollBack(SessionLogs logs) {
   if (!ComputedWithin(position)) state_.Reset();
   logs.records = std::move(records_);
   logs.records.ForgetBehind(position);
+  std::erase_if(checkpoints_, [position](const auto& named) { return named.second > position; });
   ++epoch_;
   Become(std::move(logs));
 }
@@ -101,6 +103,12 @@ void Session::Update(const SessionUpdate& update) {
   }
   if (update.labels) labels_ = *update.labels;
   if (update.ttl) ttl_ = *update.ttl;
+}
+
+std::vector<std::string> Session::CheckpointNames() const {
+  std::vector<std::string> names;
+  for (const auto& [name, position] : checkpoints_) names.push_back(name);
+  return names;
 }
 
 absl::Time Session::expiry() const {

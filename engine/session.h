@@ -4,7 +4,10 @@
 // A session: a log of tokens, the device state computed from it, and what is known of its requests.
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -99,6 +102,14 @@ class Session {
   RequestRecords& records() { return records_; }
   const RequestRecords& records() const { return records_; }
 
+  // Checkpoints that clients have named, and how long the log was then; a rollback forgets those
+  // behind its position. Also of a session that is not loaded.
+  const std::map<std::string, int64_t>& checkpoints() const { return checkpoints_; }
+  std::vector<std::string> CheckpointNames() const;
+  void set_checkpoints(std::map<std::string, int64_t> checkpoints) {
+    checkpoints_ = std::move(checkpoints);
+  }
+
   void Touch(absl::Time now) { last_used_time_ = now; }
   absl::Time last_used_time() const { return last_used_time_; }
   // When the session is deleted unless it is used before.
@@ -122,6 +133,7 @@ class Session {
 
   std::map<std::string, std::string> labels_;
   std::optional<absl::Duration> ttl_;
+  std::map<std::string, int64_t> checkpoints_;
   const absl::Time create_time_;
   absl::Time last_used_time_;
 };

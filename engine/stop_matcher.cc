@@ -9,7 +9,6 @@ namespace mneme {
 namespace {
 
 constexpr size_t kMaxStops = 64;
-constexpr size_t kMaxStopBytes = 1024;
 
 bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 

@@ -12,6 +12,8 @@
 
 namespace mneme {
 
+inline constexpr size_t kMaxStopBytes = 1024;
+
 // INVALID_ARGUMENT that names the stop string unless there are at most 64 of them, each of 1 to
 // 1,024 bytes and beginning with a whole UTF-8 character.
 absl::Status ValidateStopStrings(absl::Span<const std::string> stops);

@@ -162,10 +162,40 @@ void SetResidence(Residence residence, v1::Session* proto) {
   }
 }
 
+absl::StatusOr<HistoryPoint> NamedPoint(const std::string& checkpoint, bool has_position,
+                                        const std::string& position_field) {
+  if (has_position) {
+    return InvalidField("checkpoint",
+                        absl::StrCat("give either checkpoint or ", position_field, ", not both"));
+  }
+  MNEME_RETURN_IF_ERROR(CheckCheckpointName("checkpoint", checkpoint));
+  return HistoryPoint(checkpoint);
+}
+
 }  // namespace
 
 int64_t ToPosition(uint64_t position) {
   return static_cast<int64_t>(std::min<uint64_t>(position, std::numeric_limits<int64_t>::max()));
+}
+
+absl::Status CheckCheckpointName(const std::string& field, const std::string& name) {
+  const absl::Status status = name.empty() ? absl::OkStatus() : ValidateCheckpointName(name);
+  return status.ok() ? status : InvalidField(field, std::string(status.message()));
+}
+
+absl::StatusOr<HistoryPoint> ToHistoryPoint(const v1::ForkSessionRequest& request) {
+  if (!request.checkpoint().empty()) {
+    return NamedPoint(request.checkpoint(), request.has_at_position(), "at_position");
+  }
+  if (!request.has_at_position()) return HistoryPoint();
+  return HistoryPoint(ToPosition(request.at_position()));
+}
+
+absl::StatusOr<HistoryPoint> ToHistoryPoint(const v1::RollbackSessionRequest& request) {
+  if (!request.checkpoint().empty()) {
+    return NamedPoint(request.checkpoint(), request.has_to_position(), "to_position");
+  }
+  return HistoryPoint(ToPosition(request.to_position()));
 }
 
 absl::Status RequireSessionId(const std::string& id) {
@@ -198,6 +228,7 @@ void ToProto(const CheckpointSummary& summary, v1::CheckpointSessionResponse* pr
   proto->set_position(summary.position);
   proto->set_version(summary.version);
   proto->set_checkpoint_bytes(static_cast<uint64_t>(summary.bytes));
+  proto->set_session_position(summary.session_position);
 }
 
 void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session* proto) {
@@ -215,6 +246,11 @@ void ToProto(const SessionInfo& info, const ModelDescription& model, v1::Session
   ToProto(info.create_time, proto->mutable_create_time());
   ToProto(info.last_used_time, proto->mutable_last_used_time());
   if (info.options.ttl) ToProto(*info.options.ttl, proto->mutable_ttl());
+  for (const auto& [name, position] : info.checkpoints) {
+    v1::NamedCheckpoint* checkpoint = proto->add_checkpoints();
+    checkpoint->set_name(name);
+    checkpoint->set_position(static_cast<uint64_t>(position));
+  }
 }
 
 absl::StatusOr<std::string> FromPageToken(const std::string& token) {

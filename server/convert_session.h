@@ -21,6 +21,12 @@ absl::StatusOr<SessionOptions> ToSessionOptions(const v1::CreateSessionRequest& 
 
 // A position in a session's log; what no log can hold becomes the largest there is.
 int64_t ToPosition(uint64_t position);
+// Where a session is forked, or rolled back to. INVALID_ARGUMENT for both a position and a
+// checkpoint, and for a malformed name.
+absl::StatusOr<HistoryPoint> ToHistoryPoint(const v1::ForkSessionRequest& request);
+absl::StatusOr<HistoryPoint> ToHistoryPoint(const v1::RollbackSessionRequest& request);
+// OK for no name. INVALID_ARGUMENT.
+absl::Status CheckCheckpointName(const std::string& field, const std::string& name);
 // What an UpdateSession changes: what its mask names.
 // INVALID_ARGUMENT for a mask that is empty or names a path that does not exist.
 absl::StatusOr<SessionUpdate> ToSessionUpdate(const v1::UpdateSessionRequest& request);

@@ -60,6 +60,10 @@ v1::ErrorReason ReasonOf(ErrorReason reason, absl::StatusCode code, bool retryab
       return v1::ERROR_REASON_SESSION_EXISTS;
     case ErrorReason::kSessionDeleted:
       return v1::ERROR_REASON_SESSION_DELETED;
+    case ErrorReason::kCheckpointNotFound:
+      return v1::ERROR_REASON_CHECKPOINT_NOT_FOUND;
+    case ErrorReason::kTooManyCheckpoints:
+      return v1::ERROR_REASON_TOO_MANY_CHECKPOINTS;
     case ErrorReason::kPositionMismatch:
       return v1::ERROR_REASON_POSITION_MISMATCH;
     case ErrorReason::kVersionMismatch:

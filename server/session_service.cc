@@ -1,7 +1,6 @@
 #include "server/session_service.h"
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -127,10 +126,10 @@ grpc::ServerUnaryReactor* SessionService::ForkSession(grpc::CallbackServerContex
       return unary->Finish(InvalidField("new_session_id", std::string(valid.message())));
     }
   }
-  std::optional<int64_t> at_position;
-  if (request->has_at_position()) at_position = ToPosition(request->at_position());
+  absl::StatusOr<HistoryPoint> at = ToHistoryPoint(*request);
+  if (!at.ok()) return unary->Finish(at.status());
   context_.engine.ForkSession({unary->tenant(), request->session_id()}, request->new_session_id(),
-                              at_position, WhileWaited(unary),
+                              *std::move(at), WhileWaited(unary),
                               AnswerWith(context_, unary, response));
   return unary->reactor();
 }
@@ -142,9 +141,10 @@ grpc::ServerUnaryReactor* SessionService::RollbackSession(grpc::CallbackServerCo
   unary->record().session_id = request->session_id();
   const absl::Status status = RequireSessionId(request->session_id());
   if (!status.ok()) return unary->Finish(status);
-  context_.engine.RollbackSession({unary->tenant(), request->session_id()},
-                                  ToPosition(request->to_position()), WhileWaited(unary),
-                                  AnswerWith(context_, unary, response));
+  absl::StatusOr<HistoryPoint> to = ToHistoryPoint(*request);
+  if (!to.ok()) return unary->Finish(to.status());
+  context_.engine.RollbackSession({unary->tenant(), request->session_id()}, *std::move(to),
+                                  WhileWaited(unary), AnswerWith(context_, unary, response));
   return unary->reactor();
 }
 
@@ -155,8 +155,10 @@ grpc::ServerUnaryReactor* SessionService::CheckpointSession(
   unary->record().session_id = request->session_id();
   const absl::Status status = RequireSessionId(request->session_id());
   if (!status.ok()) return unary->Finish(status);
+  const absl::Status named = CheckCheckpointName("name", request->name());
+  if (!named.ok()) return unary->Finish(named);
   context_.engine.CheckpointSession(
-      {unary->tenant(), request->session_id()}, WhileWaited(unary),
+      {unary->tenant(), request->session_id()}, request->name(), WhileWaited(unary),
       [unary, response](const absl::StatusOr<CheckpointSummary>& summary) {
         if (summary.ok()) ToProto(*summary, response);
         unary->Finish(summary.status());

@@ -72,6 +72,11 @@ ArchiveExport::ArchiveExport(const SessionMetadata& metadata, const SessionState
 }
 
 absl::Status ArchiveExport::WriteTo(ByteSink& sink, uint64_t offset) {
+  if (log_.size() > ArchiveReader::kMaxLogBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the session's log has ", log_.size(),
+                                                   " bytes; in an archive it may have ",
+                                                   ArchiveReader::kMaxLogBytes));
+  }
   SkippingSink rest(sink, offset);
   SectionWriter writer(kArchiveMagic, id_, key_, rest, salt_);
   MNEME_RETURN_IF_ERROR(writer.Write(SectionKind::kMetadata, 0, metadata_, /*in_the_clear=*/true));

@@ -35,7 +35,7 @@ class ArchiveExport {
   // Changes with the content. Who resumes compares it with that of the stream's beginning.
   const StoreId& id() const { return id_; }
   // The bytes from `offset` on. Once. The sink's errors, DATA_LOSS of the checkpoint, OUT_OF_RANGE
-  // if the archive is shorter.
+  // if the archive is shorter, INVALID_ARGUMENT if the log is longer than a reader takes.
   absl::Status WriteTo(ByteSink& sink, uint64_t offset);
 
  private:
@@ -52,7 +52,8 @@ class ArchiveExport {
 class ArchiveReader {
  public:
   static constexpr uint64_t kMaxMetadataBytes = uint64_t{1} << 20;
-  static constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
+  // About a million tokens, all with 20 log-probabilities.
+  static constexpr uint64_t kMaxLogBytes = uint64_t{1} << 28;
 
   // Reads metadata and log. DATA_LOSS, FAILED_PRECONDITION (format version). `source` must outlive
   // the reader.

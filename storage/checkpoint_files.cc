@@ -15,10 +15,16 @@ constexpr const char* kSuffix = ".checkpoint";
 
 }  // namespace
 
-CheckpointName CheckpointName::Of(const CheckpointInfo& info) {
+uint64_t CheckpointName::HashOf(const std::string& name) {
   // A hash of 0 would read as no name.
-  const uint64_t hash = info.name.empty() ? 0 : std::max<uint64_t>(Checksum(info.name), 1);
-  return {.position = info.position, .epoch = info.epoch, .has_kv = info.has_kv, .name_hash = hash};
+  return name.empty() ? 0 : std::max<uint64_t>(Checksum(name), 1);
+}
+
+CheckpointName CheckpointName::Of(const CheckpointInfo& info) {
+  return {.position = info.position,
+          .epoch = info.epoch,
+          .has_kv = info.has_kv,
+          .name_hash = HashOf(info.name)};
 }
 
 std::string CheckpointName::ToFileName() const {
@@ -101,12 +107,26 @@ absl::Status CheckpointFiles::RemoveUnnamed(const StoreId& id) {
   return Remove(id, names);
 }
 
-int64_t CheckpointFiles::Bytes(const StoreId& id) const {
+absl::Status CheckpointFiles::RemoveNamedBut(const StoreId& id,
+                                             const std::vector<std::string>& names) {
+  MNEME_ASSIGN_OR_RETURN(std::vector<CheckpointName> files, List(id));
+  std::erase_if(files, [&names](const CheckpointName& file) {
+    return file.name_hash == 0 ||
+           std::any_of(names.begin(), names.end(), [&file](const std::string& name) {
+             return CheckpointName::HashOf(name) == file.name_hash;
+           });
+  });
+  return Remove(id, files);
+}
+
+CheckpointBytes CheckpointFiles::Bytes(const StoreId& id) const {
   const absl::StatusOr<std::vector<CheckpointName>> names = List(id);
-  if (!names.ok()) return 0;
-  int64_t bytes = 0;
+  CheckpointBytes bytes;
+  if (!names.ok()) return bytes;
   for (const CheckpointName& name : *names) {
-    bytes += FileBytes(*store_.files(), PathOf(id, name)).value_or(0);
+    const int64_t file_bytes = FileBytes(*store_.files(), PathOf(id, name)).value_or(0);
+    bytes.all += file_bytes;
+    if (name.name_hash != 0) bytes.named += file_bytes;
   }
   return bytes;
 }

@@ -27,6 +27,8 @@ struct CheckpointName {
   uint64_t name_hash = 0;  // of the name that a client gave; 0: none
 
   static CheckpointName Of(const CheckpointInfo& info);
+  // `name_hash` of a client's name.
+  static uint64_t HashOf(const std::string& name);
   // Nothing if it is no name that ToFileName gives.
   static std::optional<CheckpointName> FromFileName(const std::string& file_name);
   std::string ToFileName() const;
@@ -67,6 +69,14 @@ struct Restored {
   std::vector<absl::Status> refused;   // newer ones, and why
 };
 
+// What a session's checkpoints take of the disk.
+struct CheckpointBytes {
+  int64_t all = 0;
+  int64_t named = 0;  // those that clients have named
+
+  friend bool operator==(const CheckpointBytes&, const CheckpointBytes&) = default;
+};
+
 // The checkpoints of the sessions of a store. Any thread; what writes or removes those of a
 // session, one at a time.
 class CheckpointFiles {
@@ -83,8 +93,10 @@ class CheckpointFiles {
   absl::Status Remove(const StoreId& id, const std::vector<CheckpointName>& names);
   // All but those that clients have named.
   absl::Status RemoveUnnamed(const StoreId& id);
-  // Of all its files; those that cannot be measured do not count.
-  int64_t Bytes(const StoreId& id) const;
+  // Of those that clients have named, all but these.
+  absl::Status RemoveNamedBut(const StoreId& id, const std::vector<std::string>& names);
+  // Of its files; those that cannot be measured do not count.
+  CheckpointBytes Bytes(const StoreId& id) const;
 
   // Calls `restore` with the newest checkpoint that is whole and fits, then with older ones as long
   // as it returns DATA_LOSS, FAILED_PRECONDITION, UNAVAILABLE (a disk that fails to read) or

@@ -30,10 +30,19 @@ const unsigned char* Bytes(const char* bytes) {
   return reinterpret_cast<const unsigned char*>(bytes);
 }
 
-// OpenSSL counts in int; records and frames are far smaller.
-int Length(absl::string_view bytes) {
-  MNEME_CHECK(bytes.size() < (size_t{1} << 30));
-  return static_cast<int>(bytes.size());
+// OpenSSL counts in int, and records may be longer: they pass in pieces. `update` is
+// EVP_EncryptUpdate or EVP_DecryptUpdate; a null `out` takes bytes that are bound and not sealed.
+constexpr size_t kPieceBytes = size_t{1} << 20;
+
+template <typename Update>
+void UpdateInPieces(Update update, EVP_CIPHER_CTX* context, absl::string_view in,
+                    unsigned char* out) {
+  for (size_t done = 0; done < in.size(); done += kPieceBytes) {
+    const absl::string_view piece = in.substr(done, kPieceBytes);
+    int count = 0;
+    MNEME_CHECK(update(context, out == nullptr ? nullptr : out + done, &count, Bytes(piece.data()),
+                       static_cast<int>(piece.size())) == 1);
+  }
 }
 
 OSSL_PARAM OctetParam(const char* name, absl::string_view value) {
@@ -90,10 +99,8 @@ void Seal(const SecretKey& key, const Nonce& nonce, absl::string_view bound,
   int count = 0;
   MNEME_CHECK(EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr,
                                  Bytes(key.bytes().data()), Bytes(nonce.data())) == 1);
-  MNEME_CHECK(
-      EVP_EncryptUpdate(context.get(), nullptr, &count, Bytes(bound.data()), Length(bound)) == 1);
-  MNEME_CHECK(EVP_EncryptUpdate(context.get(), out, &count, Bytes(plaintext.data()),
-                                Length(plaintext)) == 1);
+  UpdateInPieces(EVP_EncryptUpdate, context.get(), bound, nullptr);
+  UpdateInPieces(EVP_EncryptUpdate, context.get(), plaintext, out);
   MNEME_CHECK(EVP_EncryptFinal_ex(context.get(), out + plaintext.size(), &count) == 1);
   MNEME_CHECK(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_GET_TAG, kTagBytes,
                                   out + plaintext.size()) == 1);
@@ -108,10 +115,8 @@ bool Unseal(const SecretKey& key, const Nonce& nonce, absl::string_view bound,
   int count = 0;
   MNEME_CHECK(EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr,
                                  Bytes(key.bytes().data()), Bytes(nonce.data())) == 1);
-  MNEME_CHECK(
-      EVP_DecryptUpdate(context.get(), nullptr, &count, Bytes(bound.data()), Length(bound)) == 1);
-  MNEME_CHECK(EVP_DecryptUpdate(context.get(), Bytes(plaintext), &count, Bytes(text.data()),
-                                Length(text)) == 1);
+  UpdateInPieces(EVP_DecryptUpdate, context.get(), bound, nullptr);
+  UpdateInPieces(EVP_DecryptUpdate, context.get(), text, Bytes(plaintext));
   MNEME_CHECK(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, tag.data()) == 1);
   unsigned char none[1];
   if (EVP_DecryptFinal_ex(context.get(), none, &count) == 1) return true;

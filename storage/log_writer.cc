@@ -96,11 +96,12 @@ LogWriter::Work LogWriter::Prepare(const std::vector<Pending>& group) {
       const auto found = writer.tails_.find(log.id);
       if (found == writer.tails_.end()) return;
       Tail& tail = found->second;
-      work.records.push_back(
-          {log.id, LogKey(log.id, tail.next_number++),
-           EncodeLogRecord({.epoch = log.epoch, .position = log.position, .time = log.time},
-                           log.events)});
-      if (++tail.records == writer.options_.compact_after_records) writer.NoteGrown(log.id);
+      for (std::string& record :
+           EncodeLogRecords({.epoch = log.epoch, .position = log.position, .time = log.time},
+                            log.events, writer.options_.max_record_bytes)) {
+        work.records.push_back({log.id, LogKey(log.id, tail.next_number++), std::move(record)});
+        if (++tail.records == writer.options_.compact_after_records) writer.NoteGrown(log.id);
+      }
     }
     void operator()(const DeleteSession& deletion) {
       writer.tails_.erase(deletion.id);
@@ -144,8 +145,9 @@ absl::StatusOr<LogWriter::Work> LogWriter::PrepareCompaction(const StoreId& id) 
   tail.records = 0;
   Work work;
   work.compacted = {id, tail.next_number};
-  work.records.push_back(
-      {id, LogKey(id, tail.next_number++), EncodeLogRecord(head, state.ToEvents())});
+  for (std::string& record : EncodeLogRecords(head, state.ToEvents(), options_.max_record_bytes)) {
+    work.records.push_back({id, LogKey(id, tail.next_number++), std::move(record)});
+  }
   return work;
 }
 
@@ -169,7 +171,9 @@ absl::Status LogWriter::Write(const Work& work) {
   rocksdb::WriteBatch batch;
   for (const Work::Record& record : work.records) {
     MNEME_ASSIGN_OR_RETURN(const SecretKey key, keys_.Get(record.id));
-    batch.Put(record.key, SealRecord(key, record.key, record.plaintext));
+    const rocksdb::Status put =
+        batch.Put(record.key, SealRecord(key, record.key, record.plaintext));
+    if (!put.ok()) return absl::InternalError("a record of the session log: " + put.ToString());
   }
   if (work.compacted) {
     const auto& [id, number] = *work.compacted;

@@ -72,6 +72,8 @@ struct LogWriterOptions {
   std::chrono::milliseconds retry_delay{250};  // after a write that failed
   // A session's log is written as one record when it has grown by so many and nothing waits.
   int64_t compact_after_records = 4096;
+  // Of one record's events; what is longer is written as several, together.
+  size_t max_record_bytes = size_t{64} << 20;
   // What sync_interval is measured with. Called on the writer's thread.
   std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
 };

@@ -1,5 +1,6 @@
 #include "storage/session_coding.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@ namespace mneme {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kMetadataVersion = 2;  // 1: without checkpoints' names
 
 // Numbers in files: a type is never given another meaning.
 enum class EventType : uint8_t {
@@ -113,9 +115,10 @@ struct EventEncoder {
 
   void Type(EventType type) const { out.Fixed(type); }
 
-  void operator()(const TokensLogged& event) const {
+  void operator()(const TokensLogged& event) const { Tokens(event.tokens); }
+  void Tokens(absl::Span<const int32_t> tokens) const {
     Type(EventType::kTokensLogged);
-    out.Array(absl::MakeConstSpan(event.tokens));
+    out.Array(tokens);
   }
   void operator()(const ControlsSet& event) const {
     Type(EventType::kControlsSet);
@@ -162,6 +165,49 @@ struct EventEncoder {
     out.Fixed(event.position);
     out.Fixed(event.epoch);
   }
+};
+
+// Events that become one record.
+struct Part {
+  std::string bytes;
+  uint64_t events = 0;
+  int64_t tokens = 0;  // that they log
+};
+
+class Cutter {
+ public:
+  explicit Cutter(size_t max_bytes) : max_bytes_(max_bytes) {}
+
+  void Add(const SessionEvent& event) {
+    const auto* logged = std::get_if<TokensLogged>(&event);
+    if (logged == nullptr || logged->tokens.empty()) return AddWhole(event);
+    const size_t most = std::max<size_t>(max_bytes_ / sizeof(int32_t), 1);
+    for (size_t begin = 0; begin < logged->tokens.size(); begin += most) {
+      const auto tokens = absl::MakeConstSpan(logged->tokens).subspan(begin, most);
+      ByteWriter out;
+      EventEncoder{out}.Tokens(tokens);
+      AddBytes(out.bytes());
+      parts_.back().tokens += static_cast<int64_t>(tokens.size());
+      if (most >= logged->tokens.size()) return;
+    }
+  }
+  const std::vector<Part>& parts() const { return parts_; }
+
+ private:
+  void AddWhole(const SessionEvent& event) {
+    ByteWriter out;
+    std::visit(EventEncoder{out}, event);
+    AddBytes(out.bytes());
+  }
+  void AddBytes(const std::string& bytes) {
+    const size_t taken = parts_.back().bytes.size();
+    if (taken > 0 && bytes.size() > max_bytes_ - std::min(taken, max_bytes_)) parts_.emplace_back();
+    parts_.back().bytes += bytes;
+    ++parts_.back().events;
+  }
+
+  const size_t max_bytes_;
+  std::vector<Part> parts_{1};
 };
 
 TokensLogged GetTokensLogged(ByteReader* in) {
@@ -255,15 +301,29 @@ LogRecordHead GetHead(ByteReader* in) {
 }  // namespace
 
 std::string EncodeLogRecord(const LogRecordHead& head, const std::vector<SessionEvent>& events) {
-  ByteWriter out;
-  out.Fixed(kVersion);
-  out.Fixed(head.epoch);
-  out.Fixed(head.position);
-  PutTime(head.time, &out);
-  out.Bool(head.whole);
-  out.Varint(events.size());
-  for (const SessionEvent& event : events) std::visit(EventEncoder{out}, event);
-  return out.Take();
+  return EncodeLogRecords(head, events, SIZE_MAX).front();
+}
+
+std::vector<std::string> EncodeLogRecords(const LogRecordHead& head,
+                                          const std::vector<SessionEvent>& events,
+                                          size_t max_bytes) {
+  Cutter cutter(max_bytes);
+  for (const SessionEvent& event : events) cutter.Add(event);
+  const std::vector<Part>& parts = cutter.parts();
+  std::vector<std::string> records(parts.size());
+  int64_t position = head.position;
+  for (size_t i = parts.size(); i-- > 0; position -= parts[i].tokens) {
+    ByteWriter out;
+    out.Fixed(kVersion);
+    out.Fixed(head.epoch);
+    out.Fixed(position);
+    PutTime(head.time, &out);
+    out.Bool(head.whole && i == 0);
+    out.Varint(parts[i].events);
+    out.Raw(parts[i].bytes);
+    records[i] = out.Take();
+  }
+  return records;
 }
 
 absl::StatusOr<LogRecordHead> DecodeLogRecordHead(absl::string_view bytes) {
@@ -290,7 +350,7 @@ absl::StatusOr<LogRecordHead> ApplyLogRecord(absl::string_view bytes, SessionSta
 
 std::string EncodeMetadata(const SessionMetadata& metadata) {
   ByteWriter out;
-  out.Fixed(kVersion);
+  out.Fixed(kMetadataVersion);
   out.String(metadata.tenant);
   out.String(metadata.id);
   out.Varint(metadata.labels.size());
@@ -303,13 +363,19 @@ std::string EncodeMetadata(const SessionMetadata& metadata) {
   PutTime(metadata.create_time, &out);
   out.Fixed(metadata.log_meaning);
   PutControls(metadata.controls, &out);
+  out.Varint(metadata.checkpoints.size());
+  for (const auto& [name, position] : metadata.checkpoints) {
+    out.String(name);
+    out.Fixed(position);
+  }
   return out.Take();
 }
 
 absl::StatusOr<SessionMetadata> DecodeMetadata(absl::string_view bytes) {
   ByteReader in(bytes);
   SessionMetadata metadata;
-  if (in.Fixed<uint8_t>() != kVersion) in.Fail();
+  const auto version = in.Fixed<uint8_t>();
+  if (version < 1 || version > kMetadataVersion) in.Fail();
   metadata.tenant = in.String();
   metadata.id = in.String();
   for (size_t count = in.Count(2); count > 0 && in.ok(); --count) {
@@ -320,6 +386,11 @@ absl::StatusOr<SessionMetadata> DecodeMetadata(absl::string_view bytes) {
   metadata.create_time = GetTime(&in);
   metadata.log_meaning = in.Fixed<uint64_t>();
   metadata.controls = GetControls(&in);
+  const size_t checkpoints = version < 2 ? 0 : in.Count(1 + sizeof(int64_t));
+  for (size_t count = checkpoints; count > 0 && in.ok(); --count) {
+    std::string name = in.String();
+    metadata.checkpoints[std::move(name)] = in.Fixed<int64_t>();
+  }
   MNEME_RETURN_IF_ERROR(in.Finish("a session's metadata"));
   return metadata;
 }

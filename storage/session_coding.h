@@ -27,6 +27,11 @@ struct LogRecordHead {
 
 // What one step has done to a session.
 std::string EncodeLogRecord(const LogRecordHead& head, const std::vector<SessionEvent>& events);
+// The same as several records, each of `max_bytes` of events at most, or of one event alone that
+// takes more. Events that forget tokens come first.
+std::vector<std::string> EncodeLogRecords(const LogRecordHead& head,
+                                          const std::vector<SessionEvent>& events,
+                                          size_t max_bytes);
 absl::StatusOr<LogRecordHead> DecodeLogRecordHead(absl::string_view bytes);
 // Applies the record's events, one by one, and checks that they lead where its head says.
 absl::StatusOr<LogRecordHead> ApplyLogRecord(absl::string_view bytes, SessionState* state);

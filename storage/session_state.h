@@ -35,6 +35,8 @@ struct SessionMetadata {
   // What gives the log's numbers their meaning, as the engine sees it (vocabulary, chunk size).
   uint64_t log_meaning = 0;
   StoredControls controls;  // the last ones of the log, for listings
+  // Checkpoints that a client has named, and how long the log was then.
+  std::map<std::string, int64_t> checkpoints;
 
   friend bool operator==(const SessionMetadata&, const SessionMetadata&) = default;
 };

@@ -45,8 +45,9 @@ absl::Status Spool::Append(uint64_t offset, absl::string_view bytes) {
         absl::StrCat("the archive holds ", size_, " bytes; go on there, not at ", offset));
   }
   if (bytes.size() > max_bytes_ - size_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the archive is larger than ", max_bytes_, " bytes"));
+    failure_ = absl::InvalidArgumentError(absl::StrCat("the archive is larger than ", max_bytes_,
+                                                       " bytes, which is this server's limit"));
+    return failure_;
   }
   while (!bytes.empty()) {
     if (last_.size() == kBlockBytes) MNEME_RETURN_IF_ERROR(FlushBlock());

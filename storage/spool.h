@@ -36,8 +36,9 @@ class Spool : public ByteSource {
   uint64_t hash() const { return XXH3_64bits_digest(hash_.get()); }
   // OK, or why no byte can be added any more.
   const absl::Status& failure() const { return failure_; }
-  // OUT_OF_RANGE, with the size, unless `offset` is the size; RESOURCE_EXHAUSTED beyond max_bytes
-  // or on a full disk, UNAVAILABLE. A write that fails is latched: the archive must begin again.
+  // OUT_OF_RANGE, with the size, unless `offset` is the size; INVALID_ARGUMENT beyond max_bytes,
+  // RESOURCE_EXHAUSTED on a full disk, UNAVAILABLE. But for the first these are latched: the
+  // archive must begin again.
   absl::Status Append(uint64_t offset, absl::string_view bytes);
   absl::Status ReadAt(uint64_t offset, size_t count, char* destination) const override;
 

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/time/time.h"
+#include "engine/error.h"
+
 namespace mneme {
 namespace {
 
@@ -16,6 +19,30 @@ absl::StatusOr<std::string> ReadPart(const Spool& spool, uint64_t offset, uint64
 
 }  // namespace
 
+absl::Status ForClient(const absl::Status& status) {
+  if (status.ok() || GetErrorInfo(status).reason != ErrorReason::kUnspecified) return status;
+  constexpr absl::Duration kRetryDelay = absl::Seconds(2);
+  const auto with = [&status](absl::StatusCode code, const ErrorInfo& info) {
+    return MakeError(code, std::string(status.message()), info);
+  };
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:  // it can never be held
+      return with(absl::StatusCode::kResourceExhausted, {.reason = ErrorReason::kOutOfMemory});
+    case absl::StatusCode::kResourceExhausted:
+      return with(
+          status.code(),
+          {.reason = ErrorReason::kStorageFull, .retryable = true, .retry_delay = kRetryDelay});
+    case absl::StatusCode::kUnavailable:
+      return with(
+          status.code(),
+          {.reason = ErrorReason::kStorageFailed, .retryable = true, .retry_delay = kRetryDelay});
+    case absl::StatusCode::kDataLoss:
+      return with(status.code(), {.reason = ErrorReason::kDataLoss});
+    default:
+      return with(status.code(), {});
+  }
+}
+
 // Files are removed where that may take long.
 ArchiveFile::~ArchiveFile() {
   io_->Run([spool = std::move(spool_)]() mutable { spool.reset(); });
@@ -23,18 +50,20 @@ ArchiveFile::~ArchiveFile() {
 
 void ArchiveFile::Append(uint64_t offset, std::string bytes,
                          std::function<void(absl::Status)> done) {
-  io_->Run([spool = spool_, size = size_bytes_, offset, bytes = std::move(bytes),
-            done = std::move(done)] {
-    const absl::Status status = spool->Append(offset, bytes);
-    *size = spool->size();
-    done(status);
-  });
+  io_->Run(
+      [spool = spool_, filled = filled_, offset, bytes = std::move(bytes), done = std::move(done)] {
+        const absl::Status status = spool->Append(offset, bytes);
+        filled->size_bytes = spool->size();
+        filled->failed = !spool->failure().ok();
+        done(ForClient(status));
+      });
 }
 
 void ArchiveFile::Read(uint64_t offset, uint64_t max_bytes,
                        std::function<void(absl::StatusOr<std::string>)> done) {
   io_->Run([spool = spool_, offset, max_bytes, done = std::move(done)] {
-    done(ReadPart(*spool, offset, max_bytes));
+    absl::StatusOr<std::string> part = ReadPart(*spool, offset, max_bytes);
+    part.ok() ? done(std::move(part)) : done(ForClient(part.status()));
   });
 }
 

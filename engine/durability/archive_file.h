@@ -14,6 +14,10 @@
 
 namespace mneme {
 
+// `status` of the disk, of a spool or of what an archive holds, as a client is told: a full disk
+// and one that fails can be tried again, an archive that is too large cannot. What says why stays.
+absl::Status ForClient(const absl::Status& status);
+
 // An archive on its way to or from a client. Thread-safe: what it is asked for is done in order on
 // an I/O thread, where `done` is called, which must not block; after the thread's end it is not
 // called any more. With its last owner the bytes are gone.
@@ -23,6 +27,7 @@ class ArchiveFile {
       : spool_(std::move(spool)), io_(std::move(io)) {}
   ~ArchiveFile();
 
+  // Statuses are as ForClient has them.
   // Adds bytes behind the first `offset`, which must be all that are there: see Spool.
   void Append(uint64_t offset, std::string bytes, std::function<void(absl::Status)> done);
   // At most `max_bytes` from `offset` on, fewer at the end.
@@ -30,7 +35,9 @@ class ArchiveFile {
             std::function<void(absl::StatusOr<std::string>)> done);
 
   // What has been added so far.
-  uint64_t size_bytes() const { return *size_bytes_; }
+  uint64_t size_bytes() const { return filled_->size_bytes; }
+  // Whether no byte can be added any more.
+  bool failed() const { return filled_->failed; }
   // Whether it waits for a client to come back: then it counts as none on its way.
   bool left() const { return left_; }
   void set_left(bool left) { left_ = left; }
@@ -42,9 +49,14 @@ class ArchiveFile {
   ArchiveFile& operator=(const ArchiveFile&) = delete;
 
  private:
+  // What other threads see of the spool.
+  struct Filled {
+    std::atomic<uint64_t> size_bytes = 0;
+    std::atomic<bool> failed = false;
+  };
+
   std::shared_ptr<Spool> spool_;
-  const std::shared_ptr<std::atomic<uint64_t>> size_bytes_ =
-      std::make_shared<std::atomic<uint64_t>>(0);
+  const std::shared_ptr<Filled> filled_ = std::make_shared<Filled>();
   std::atomic<bool> left_ = false;
   const std::shared_ptr<IoThread> io_;
 };

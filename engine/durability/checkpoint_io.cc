@@ -4,20 +4,33 @@
 #include <memory>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "base/status_macros.h"
 #include "engine/tiers/image_sections.h"
 
 namespace mneme {
 namespace {
 
-absl::Status DropOld(CheckpointFiles& files, const StoreId& id, const CheckpointName& newest,
+// Whether what it holds is of the session's past, or under a name that it still has.
+bool IsOfUse(const CheckpointName& name, const CheckpointName& newest,
+             const absl::flat_hash_set<uint64_t>& names) {
+  if (name == newest) return true;
+  if (name.name_hash != 0) return names.contains(name.name_hash);
+  // Of an earlier epoch and further on: it was rolled back.
+  return name.epoch == newest.epoch || name.position <= newest.position;
+}
+
+absl::Status DropOld(CheckpointFiles& files, const NewCheckpoint& written,
                      const CheckpointPolicy& policy) {
+  const StoreId& id = written.id;
+  const CheckpointName newest = CheckpointName::Of(written.info);
+  absl::flat_hash_set<uint64_t> hashes;
+  for (const std::string& name : written.names) hashes.insert(CheckpointName::HashOf(name));
+  hashes.erase(newest.name_hash);  // the new one has it now
   MNEME_ASSIGN_OR_RETURN(std::vector<CheckpointName> names, files.List(id));
-  // Of an earlier epoch and further on: what they hold was rolled back.
-  const auto forgotten =
-      std::stable_partition(names.begin(), names.end(), [&newest](const CheckpointName& name) {
-        return name.epoch == newest.epoch || name.position <= newest.position;
-      });
+  const auto forgotten = std::stable_partition(
+      names.begin(), names.end(),
+      [&](const CheckpointName& name) { return IsOfUse(name, newest, hashes); });
   std::vector<CheckpointName> drop(forgotten, names.end());
   names.erase(forgotten, names.end());
   const std::vector<CheckpointName> old = CheckpointsToDrop(names, policy);
@@ -27,18 +40,18 @@ absl::Status DropOld(CheckpointFiles& files, const StoreId& id, const Checkpoint
 
 }  // namespace
 
-absl::Status WriteCheckpoint(SessionStore& store, const StoreId& id, const CheckpointInfo& info,
+absl::Status WriteCheckpoint(SessionStore& store, const NewCheckpoint& checkpoint,
                              const StateImage& image, const StateFormat& format,
                              const CheckpointPolicy& policy) {
+  const auto& [id, info, names] = checkpoint;
   CheckpointFiles files(store);
   MNEME_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointWriter> writer, files.Create(id, info));
   MNEME_RETURN_IF_ERROR(WriteImage(image, format.pools, info.has_kv, writer->sections()));
   MNEME_RETURN_IF_ERROR(writer->Commit());
-  const CheckpointName name = CheckpointName::Of(info);
   // Deleting destroys the key before it removes checkpoints.
   const absl::Status exists = store.keys().Get(id).status();
-  if (!absl::IsNotFound(exists)) return DropOld(files, id, name, policy);
-  MNEME_RETURN_IF_ERROR(files.Remove(id, {name}));
+  if (!absl::IsNotFound(exists)) return DropOld(files, checkpoint, policy);
+  MNEME_RETURN_IF_ERROR(files.Remove(id, {CheckpointName::Of(info)}));
   return exists;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,10 +22,17 @@ struct StateFormat {
   uint64_t model_fingerprint = 0;  // equal where states may be exchanged
 };
 
+struct NewCheckpoint {
+  StoreId id;
+  CheckpointInfo info;
+  std::vector<std::string> names;  // that checkpoints of the session have, beside `info.name`
+};
+
 // Writes `image`, without KV unless the info has it, and drops the session's old checkpoints:
-// beyond what `policy` keeps, and behind the point of a rollback. The disk's errors; NOT_FOUND if
-// the session has been deleted, of which nothing is then left.
-absl::Status WriteCheckpoint(SessionStore& store, const StoreId& id, const CheckpointInfo& info,
+// beyond what `policy` keeps, behind the point of a rollback, and with names that none has any
+// more or that this one takes. The disk's errors; NOT_FOUND if the session has been deleted, of
+// which nothing is then left.
+absl::Status WriteCheckpoint(SessionStore& store, const NewCheckpoint& checkpoint,
                              const StateImage& image, const StateFormat& format,
                              const CheckpointPolicy& policy);
 

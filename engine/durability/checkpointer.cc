@@ -96,11 +96,12 @@ absl::Time Checkpointer::NextDue() const {
 
 // --- The one that is taken. ---
 
-void Checkpointer::Ask(Session& session, Done done) {
-  asked_.push_back({&session, std::move(done)});
+void Checkpointer::Ask(Session& session, std::string name, Done done) {
+  asked_.push_back({&session, std::move(name), std::move(done)});
 }
 
 bool Checkpointer::IsAskedFor(const Session& session) const {
+  if (taken_ && taken_->session == &session && taken_->done) return true;
   return std::any_of(asked_.begin(), asked_.end(),
                      [&session](const Asked& asked) { return asked.session == &session; });
 }
@@ -126,7 +127,8 @@ Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_take
   if (asked != asked_.end()) {
     Asked entry = std::move(*asked);
     asked_.erase(asked);
-    return BeginWith(*entry.session, std::move(entry.done)) ? entry.session : nullptr;
+    const bool begun = BeginWith(*entry.session, std::move(entry.name), std::move(entry.done));
+    return begun ? entry.session : nullptr;
   }
   const absl::Time now = clock_.Now();
   const auto due = std::find_if(due_.begin(), due_.end(), [&](const auto& entry) {
@@ -134,10 +136,10 @@ Session* Checkpointer::Begin(const std::function<bool(const Session&)>& may_take
   });
   if (due == due_.end() || due->first > now) return nullptr;
   Session* const session = due->second;
-  return BeginWith(*session, nullptr) ? session : nullptr;
+  return BeginWith(*session, "", nullptr) ? session : nullptr;
 }
 
-bool Checkpointer::BeginWith(Session& session, Done done) {
+bool Checkpointer::BeginWith(Session& session, std::string name, Done done) {
   const std::shared_ptr<const StateImage> parked = tiers_.ParkedImage(session);
   const StateShape shape = parked ? parked->shape : session.state().shape();
   usage_.Track(session);
@@ -146,11 +148,13 @@ bool Checkpointer::BeginWith(Session& session, Done done) {
   mark.time = clock_.Now();
   SetDue(session, &mark, absl::InfiniteFuture());
   taken_ = {.session = &session,
-            .id = log_.IdOf(session),
-            .info = InfoOf(session),
+            .checkpoint = {.id = log_.IdOf(session),
+                           .info = InfoOf(session, std::move(name)),
+                           .names = session.CheckpointNames()},
             .summary = {.position = static_cast<uint64_t>(session.computed()),
                         .version = session.VersionAt(session.computed()),
-                        .bytes = WrittenBytes(shape, format_.pools, options_.with_kv)},
+                        .bytes = WrittenBytes(shape, format_.pools, options_.with_kv),
+                        .session_position = static_cast<uint64_t>(session.position())},
             .begin = clock_.Now(),
             .done = std::move(done)};
   if (parked) {
@@ -167,7 +171,7 @@ bool Checkpointer::BeginWith(Session& session, Done done) {
   return begun;
 }
 
-CheckpointInfo Checkpointer::InfoOf(const Session& session) const {
+CheckpointInfo Checkpointer::InfoOf(const Session& session, std::string name) const {
   std::vector<UpdateApplied> updates;
   for (const UpdatePoint& point : session.state().update_log().points()) {
     updates.push_back({.chunk = point.chunk, .position = point.position});
@@ -185,14 +189,16 @@ CheckpointInfo Checkpointer::InfoOf(const Session& session) const {
           .updates = static_cast<int64_t>(updates.size()),
           .epoch = session.epoch(),
           .has_kv = options_.with_kv,
-          .name = "",
+          .name = std::move(name),
           .create_time = clock_.Now()};
 }
 
 void Checkpointer::Write(std::shared_ptr<const StateImage> image) {
-  log_.RunOnDisk([this, image = std::move(image), id = taken_->id,
-                  info = taken_->info](SessionStore& store) mutable {
-    const absl::Status status = WriteCheckpoint(store, id, info, *image, format_, options_.policy);
+  log_.RunOnDisk([this, image = std::move(image),
+                  checkpoint = taken_->checkpoint](SessionStore& store) mutable {
+    const StoreId id = checkpoint.id;
+    const absl::Status status =
+        WriteCheckpoint(store, checkpoint, *image, format_, options_.policy);
     image.reset();  // before anybody is told: the memory may be wanted
     return [this, status, id, bytes = CheckpointFiles(store).Bytes(id)] {
       usage_.Set(id, bytes);
@@ -205,14 +211,17 @@ void Checkpointer::End(const absl::Status& status) {
   const Taken taken = *std::exchange(taken_, std::nullopt);
   if (status.ok()) {
     const auto mark = marks_.find(taken.session);
-    if (mark != marks_.end() && !taken.erased) mark->second.written = taken.info.position;
+    if (mark != marks_.end() && !taken.erased)
+      mark->second.written = taken.checkpoint.info.position;
     stats_.OnCheckpoint(taken.summary.bytes, clock_.Now() - taken.begin);
   } else if (!absl::IsNotFound(status)) {
     stats_.OnCheckpointFailed(status);
   }
   if (!taken.done) return;
+  // A name needs the session as it was.
+  const bool is_gone = taken.session == nullptr && !taken.checkpoint.info.name.empty();
+  if (absl::IsNotFound(status) || (status.ok() && is_gone)) return taken.done(Gone());
   if (status.ok()) return taken.done(taken.summary);
-  if (absl::IsNotFound(status)) return taken.done(Gone());
   taken.done(Unavailable("the checkpoint could not be written: " + std::string(status.message())));
 }
 

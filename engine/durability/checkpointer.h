@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -50,9 +51,10 @@ class Checkpointer {
   void OnErased(const Session& session);
   // It is about to go, or goes back; what was asked for ends with ABORTED.
   void Forget(const Session& session);
-  // Takes one of the session as soon as its state can be copied.
-  void Ask(Session& session, Done done);
-  // Whether one was asked for and has not begun.
+  // Takes one of the session, with a client's `name` unless that is empty, as soon as its state can
+  // be copied. The session takes the name only when `done` is told OK.
+  void Ask(Session& session, std::string name, Done done);
+  // Whether one was asked for and is not written yet.
   bool IsAskedFor(const Session& session) const;
   // Whether the newest one that was written holds all that is computed.
   bool HasAllOf(const Session& session) const;
@@ -80,13 +82,13 @@ class Checkpointer {
   };
   struct Asked {
     Session* session;
+    std::string name;
     Done done;
   };
   // The one that is under way.
   struct Taken {
     const Session* session;  // null: it was forgotten meanwhile
-    StoreId id;
-    CheckpointInfo info;
+    NewCheckpoint checkpoint;
     CheckpointSummary summary;
     absl::Time begin;
     Done done;            // may be null
@@ -94,8 +96,8 @@ class Checkpointer {
   };
 
   void SetDue(Session& session, Mark* mark, absl::Time due);
-  bool BeginWith(Session& session, Done done);
-  CheckpointInfo InfoOf(const Session& session) const;
+  bool BeginWith(Session& session, std::string name, Done done);
+  CheckpointInfo InfoOf(const Session& session, std::string name) const;
   void Write(std::shared_ptr<const StateImage> image);
   void End(const absl::Status& status);
 

@@ -39,7 +39,7 @@ void DiskTier::MakeRoom(const std::vector<Session*>& idle, const Wanted& wanted)
     *written = absl::OkStatus();
     return;
   }
-  checkpointer_.Ask(*session, [written](const absl::StatusOr<CheckpointSummary>& summary) {
+  checkpointer_.Ask(*session, "", [written](const absl::StatusOr<CheckpointSummary>& summary) {
     *written = summary.status();
   });
 }

@@ -11,6 +11,7 @@
 #include "engine/clock.h"
 #include "engine/durability/session_log.h"
 #include "engine/session.h"
+#include "storage/checkpoint_files.h"
 #include "storage/store_id.h"
 
 namespace mneme {
@@ -37,12 +38,14 @@ class DiskUsage {
   void Track(const Session& session);
   void Forget(const Session& session);
   // What a session takes now; nothing happens if it is not known any more.
-  void Set(const StoreId& id, int64_t bytes);
+  void Set(const StoreId& id, const CheckpointBytes& bytes);
 
   int64_t bytes() const { return bytes_; }
-  int64_t BytesOf(const Session& session) const;
+  CheckpointBytes BytesOf(const Session& session) const;
+  // Begins to erase the checkpoints under names that the session has not (any more).
+  void EraseForgotten(const Session& session);
   // Begins to erase the checkpoints of those of `sessions` that were not used for longest, if there
-  // is too much; returns these.
+  // is too much, but for those that clients have named; returns these.
   std::vector<Session*> Trim(const std::vector<Session*>& sessions);
   // Whether Trim might find something. After one that could not erase all, not before
   // SessionLog::kRetryDelay.
@@ -54,7 +57,7 @@ class DiskUsage {
   SessionLog& log_;
   const Limits limits_;
   const Clock& clock_;
-  absl::flat_hash_map<StoreId, int64_t> bytes_of_;
+  absl::flat_hash_map<StoreId, CheckpointBytes> bytes_of_;
   int64_t bytes_ = 0;
   bool changed_ = false;                     // since Trim
   absl::Time retry_ = absl::InfinitePast();  // no Trim before

@@ -32,7 +32,11 @@ void PartialImports::TakeBack(const Name& name, const ArchiveFile* file) {
   if (--import.streams > 0) return;
   import.left = clock_.Now();
   import.file->set_left(true);
-  DropBeyondLimits();
+  if (import.file->failed()) {
+    imports_.erase(found);
+  } else {
+    DropBeyondLimits();
+  }
 }
 
 void PartialImports::Drop(const ArchiveFile& file) {

@@ -37,7 +37,8 @@ class PartialImports {
   const std::string* SessionOf(const Name& name) const;
   // Begins one; there is none of this name.
   void Add(const Name& name, std::string session_id, std::shared_ptr<ArchiveFile> file);
-  // The file of one that is there, for a stream, which has left when it lets go of it.
+  // The file of one that is there, for a stream, which has left when it lets go of it. One that has
+  // failed is then forgotten.
   std::shared_ptr<ArchiveFile> Lend(const Name& name);
   // Forgets the import that `file` is of, if it is of one.
   void Drop(const ArchiveFile& file);

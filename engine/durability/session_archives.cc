@@ -32,18 +32,6 @@ class SpoolSink : public ByteSink {
   Spool& spool_;
 };
 
-// `status` of the disk or of an archive, for a client.
-absl::Status ForClient(const absl::Status& status) {
-  if (status.ok() || GetErrorInfo(status).reason != ErrorReason::kUnspecified) return status;
-  ErrorInfo info;
-  if (absl::IsDataLoss(status)) info.reason = ErrorReason::kDataLoss;
-  if (absl::IsUnavailable(status)) {
-    info = {
-        .reason = ErrorReason::kStorageFailed, .retryable = true, .retry_delay = absl::Seconds(2)};
-  }
-  return MakeError(status.code(), std::string(status.message()), info);
-}
-
 // Where an import goes on.
 absl::Status GoOnAt(uint64_t offset) {
   const std::string message =
@@ -59,9 +47,10 @@ absl::Status NotThatImport(const std::string& why) {
                    {.reason = ErrorReason::kPayloadMismatch});
 }
 
-// Whether it is the disk's, and not what a client did.
-bool IsOfStorage(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+// Whether the same import may succeed later.
+bool MayTryAgain(const absl::Status& status) {
+  if (absl::IsUnavailable(status)) return true;
+  return absl::IsResourceExhausted(status) && GetErrorInfo(status).retryable;
 }
 
 // DATA_LOSS unless every section is whole, and authentic where `key` can tell.
@@ -80,7 +69,9 @@ absl::Status CheckWhole(const ByteSource& archive, const std::optional<SecretKey
   }
 }
 
-absl::Status CheckMetadata(const SessionMetadata& metadata, uint64_t log_meaning) {
+// `position`: where its log ends.
+absl::Status CheckMetadata(const SessionMetadata& metadata, int64_t position,
+                           uint64_t log_meaning) {
   if (metadata.log_meaning != log_meaning) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "the session was logged with a model of another vocabulary or chunk size; "
@@ -92,12 +83,19 @@ absl::Status CheckMetadata(const SessionMetadata& metadata, uint64_t log_meaning
            label.second.size() <= kMaxLabelBytes && IsValidUtf8(label.first) &&
            IsValidUtf8(label.second);
   };
+  const auto names_past = [position](const auto& named) {
+    return ValidateCheckpointName(named.first).ok() && named.second >= 0 &&
+           named.second <= position;
+  };
   const absl::Duration ttl = metadata.ttl.value_or(kMaxTtl);
-  if (metadata.labels.size() <= kMaxLabels && ttl > absl::ZeroDuration() && ttl <= kMaxTtl &&
+  if (metadata.checkpoints.size() <= kMaxNamedCheckpoints &&
+      std::all_of(metadata.checkpoints.begin(), metadata.checkpoints.end(), names_past) &&
+      metadata.labels.size() <= kMaxLabels && ttl > absl::ZeroDuration() && ttl <= kMaxTtl &&
       std::all_of(metadata.labels.begin(), metadata.labels.end(), sound)) {
     return absl::OkStatus();
   }
-  return absl::DataLossError("the archive holds labels or a ttl that no session can have");
+  return absl::DataLossError(
+      "the archive holds labels, a ttl or names of checkpoints that no session can have");
 }
 
 // The session's log, which must hold what clients were told of when the archive was asked for.
@@ -184,14 +182,14 @@ void SessionArchives::GoOnWith(std::shared_ptr<ArchiveFile> file, const ImportSt
   };
   Run(look,
       [this, file, done = std::move(done)](absl::StatusOr<std::shared_ptr<ArchiveFile>> looked) {
-        if (looked.ok() || !IsOfStorage(looked.status())) return done(std::move(looked));
+        if (looked.ok() || !file->failed()) return done(std::move(looked));
         imports_.Drop(*file);  // it takes no more
         done(GoOnAt(0));
       });
 }
 
 void SessionArchives::EndImport(const ArchiveFile& file, const absl::Status& status) {
-  if (!IsOfStorage(status)) imports_.Drop(file);
+  if (!MayTryAgain(status)) imports_.Drop(file);
 }
 
 void SessionArchives::Read(std::shared_ptr<ArchiveFile> file, Done<ArchivedSession> done) {
@@ -250,7 +248,7 @@ absl::StatusOr<SessionArchive> SessionArchives::MakeArchive(const Subject& subje
 absl::StatusOr<ArchivedSession> SessionArchives::ReadSession(Spool& spool) const {
   MNEME_RETURN_IF_ERROR(CheckWhole(spool, options_.operator_key));
   MNEME_ASSIGN_OR_RETURN(const ArchiveReader reader, ArchiveReader::Open(kArchive, spool));
-  MNEME_RETURN_IF_ERROR(CheckMetadata(reader.metadata(), log_meaning_));
+  MNEME_RETURN_IF_ERROR(CheckMetadata(reader.metadata(), reader.state().position(), log_meaning_));
   ArchivedSession session = {.metadata = reader.metadata(),
                              .epoch = reader.state().epoch,
                              .logs = {},

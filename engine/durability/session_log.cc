@@ -96,6 +96,7 @@ void SessionLog::ListInto(SessionTable* sessions) {
     Session* session =
         sessions->Add({metadata.tenant, metadata.id}, std::move(options), metadata.create_time);
     session->Park(listed.epoch, listed.position);
+    session->set_checkpoints(metadata.checkpoints);
     session->Touch(listed.last_used_time);
     session->set_damage(DamageOf(listed, log_meaning_));
     journal_.Adopt(*session, listed.id);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "engine/error.h"
+#include "engine/stop_matcher.h"
 
 namespace mneme {
 namespace {
@@ -61,6 +62,19 @@ std::optional<Finished> FromStored(const std::optional<StoredFinish>& stored) {
                   .version = stored->version};
 }
 
+// Whether no list and no string of it is longer than a request's can be.
+bool IsBounded(const StoredRequest& stored) {
+  const auto logged = static_cast<size_t>(stored.end_position - stored.begin_position);
+  const auto is_bounded = [](const StoredLogProbs& probs) {
+    return probs.top.size() <= size_t{kMaxTopLogProbs};
+  };
+  return stored.id.size() <= kMaxRequestIdBytes &&
+         (!stored.finish || stored.finish->matched_stop.size() <= kMaxStopBytes) &&
+         stored.append_logprobs.size() <= logged && stored.generated_logprobs.size() <= logged &&
+         std::all_of(stored.generated_logprobs.begin(), stored.generated_logprobs.end(),
+                     is_bounded);
+}
+
 absl::StatusOr<std::shared_ptr<RequestRecord>> FromStored(StoredRequest stored, int64_t position) {
   const bool known_kind = stored.kind <= static_cast<uint8_t>(RequestKind::kGenerate);
   const bool known_finish =
@@ -68,9 +82,8 @@ absl::StatusOr<std::shared_ptr<RequestRecord>> FromStored(StoredRequest stored, 
   const bool turn_fits =
       stored.begin_open_turn.value_or(0) >= 0 &&
       stored.begin_open_turn.value_or(stored.begin_position) <= stored.begin_position;
-  const auto logged = static_cast<size_t>(stored.end_position - stored.begin_position);
   if (!known_kind || !known_finish || !turn_fits || stored.end_position > position ||
-      stored.append_logprobs.size() > logged || stored.generated_logprobs.size() > logged) {
+      !IsBounded(stored)) {
     return Broken("the record of request \"", stored.id, "\"");
   }
   auto record = std::make_shared<RequestRecord>();
@@ -175,7 +188,8 @@ SessionMetadata MetadataOf(const Session& session, uint64_t log_meaning) {
           .ttl = session.ttl(),
           .create_time = session.create_time(),
           .log_meaning = log_meaning,
-          .controls = ToStored(session.controls().latest())};
+          .controls = ToStored(session.controls().latest()),
+          .checkpoints = session.checkpoints()};
 }
 
 StoredRequest ToStored(const RequestRecord& record) {

@@ -86,10 +86,11 @@ std::vector<size_t> ChooseToErase(const std::vector<DiskCandidate>& candidates, 
     int64_t& tenant_bytes = bytes_of_tenant[candidate.tenant];
     const bool over = (limit_bytes > 0 && bytes > limit_bytes) ||
                       (tenant_limit_bytes > 0 && tenant_bytes > tenant_limit_bytes);
-    if (!over || candidate.bytes == 0) continue;
+    const int64_t freed = candidate.bytes - candidate.kept_bytes;
+    if (!over || freed == 0) continue;
     chosen.push_back(i);
-    bytes -= candidate.bytes;
-    tenant_bytes -= candidate.bytes;
+    bytes -= freed;
+    tenant_bytes -= freed;
   }
   return chosen;
 }

@@ -46,7 +46,8 @@ std::optional<size_t> ChooseToDrop(const std::vector<ParkCandidate>& candidates,
 struct DiskCandidate {
   std::string tenant;
   absl::Time last_used;
-  int64_t bytes = 0;  // that they take
+  int64_t bytes = 0;       // that they take
+  int64_t kept_bytes = 0;  // of those, by checkpoints that stay
 };
 
 // Indices of those whose checkpoints are to be erased so that no more than `limit_bytes` are left,

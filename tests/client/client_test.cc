@@ -66,6 +66,11 @@ TEST_F(ClientTest, SessionsAreForkedAndRolledBack) {
   EXPECT_NE(Run({"sessions", "rollback", "what-if"}).exit_code, 0) << "to which position?";
   EXPECT_EQ(Run({"sessions", "fork", "nobody", "x"}).exit_code, 1);
   EXPECT_EQ(Run({"sessions", "checkpoint", "what-if"}).out, "position 5, 4096 bytes\n");
+  EXPECT_EQ(Run({"sessions", "checkpoint", "what-if", "--name", "five"}).exit_code, 0);
+  const RunResult named = Run({"sessions", "rollback", "reader", "--checkpoint", "five"});
+  EXPECT_EQ(nlohmann::json::parse(named.out)["position"], "5") << named.err;
+  EXPECT_EQ(Run({"sessions", "fork", "reader", "then", "--checkpoint", "five"}).out, "then\n");
+  EXPECT_EQ(nlohmann::json::parse(Run({"sessions", "get", "then"}).out)["position"], "5");
 }
 
 TEST_F(ClientTest, SessionsAreMadeShownFrozenAndDeleted) {

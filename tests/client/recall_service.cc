@@ -124,13 +124,16 @@ class RecallService::Impl : public v1::SessionService::Service,
     State& fork = states_[request->new_session_id()] = found->second;
     fork.session.set_session_id(request->new_session_id());
     if (request->has_at_position()) fork.session.set_position(request->at_position());
+    if (IsCheckpoint(request->checkpoint())) fork.session.set_position(5);
     *response = fork.session;
     return grpc::Status::OK;
   }
 
-  // Always holds five tokens.
-  grpc::Status CheckpointSession(grpc::ServerContext*, const v1::CheckpointSessionRequest*,
+  // Always holds five tokens, and a name is that of all sessions.
+  grpc::Status CheckpointSession(grpc::ServerContext*, const v1::CheckpointSessionRequest* request,
                                  v1::CheckpointSessionResponse* response) override {
+    std::lock_guard lock(mutex_);
+    checkpoint_ = request->name();
     response->set_position(5);
     response->set_checkpoint_bytes(4096);
     return grpc::Status::OK;
@@ -142,7 +145,8 @@ class RecallService::Impl : public v1::SessionService::Service,
     std::lock_guard lock(mutex_);
     const auto found = states_.find(request->session_id());
     if (found == states_.end()) return NotFound(request->session_id());
-    found->second.session.set_position(request->to_position());
+    const bool named = IsCheckpoint(request->checkpoint());
+    found->second.session.set_position(named ? 5 : request->to_position());
     *response = found->second.session;
     return grpc::Status::OK;
   }
@@ -359,7 +363,10 @@ class RecallService::Impl : public v1::SessionService::Service,
     return grpc::Status::OK;
   }
 
+  bool IsCheckpoint(const std::string& name) const { return !name.empty() && name == checkpoint_; }
+
   mutable std::mutex mutex_;
+  std::string checkpoint_;                // the last one's name; guarded by mutex_
   std::map<std::string, State> states_;   // guarded by mutex_
   size_t break_export_at_ = SIZE_MAX;     // guarded by mutex_
   std::vector<uint64_t> export_offsets_;  // guarded by mutex_

@@ -49,9 +49,36 @@ class HistoryServerTest : public ::testing::Test {
     v1::Session session;
     return server_->sessions().RollbackSession(&context, request, &session);
   }
-  grpc::Status Checkpoint(uint64_t* position) {
+  // To a checkpoint, or a fork `new_id` of it.
+  grpc::Status RollbackTo(const std::string& checkpoint) {
+    v1::RollbackSessionRequest request;
+    request.set_session_id("s");
+    request.set_checkpoint(checkpoint);
+    grpc::ClientContext context;
+    v1::Session session;
+    return server_->sessions().RollbackSession(&context, request, &session);
+  }
+  grpc::Status ForkAt(const std::string& checkpoint, const std::string& new_id) {
+    v1::ForkSessionRequest request;
+    request.set_session_id("s");
+    request.set_new_session_id(new_id);
+    request.set_checkpoint(checkpoint);
+    grpc::ClientContext context;
+    v1::Session session;
+    return server_->sessions().ForkSession(&context, request, &session);
+  }
+  v1::Session Get(const std::string& id) {
+    v1::GetSessionRequest request;
+    request.set_session_id(id);
+    grpc::ClientContext context;
+    v1::Session session;
+    EXPECT_TRUE(server_->sessions().GetSession(&context, request, &session).ok());
+    return session;
+  }
+  grpc::Status Checkpoint(uint64_t* position, const std::string& name = "") {
     v1::CheckpointSessionRequest request;
     request.set_session_id("s");
+    request.set_name(name);
     grpc::ClientContext context;
     v1::CheckpointSessionResponse response;
     const grpc::Status status = server_->sessions().CheckpointSession(&context, request, &response);
@@ -78,6 +105,26 @@ TEST_F(HistoryServerTest, TheyWaitUntilTheSessionIsBack) {
       server_->Append({IdsMessage({tokens_.begin() + 200, tokens_.end()}, "s")}).status.ok());
   EXPECT_EQ(server_->Generate(GreedyMessage("s", 30)).ids,
             server_->Generate(GreedyMessage("fork", 30)).ids);
+}
+
+TEST_F(HistoryServerTest, NamesOfCheckpointsOutliveARestart) {
+  uint64_t position = 0;
+  ASSERT_TRUE(Checkpoint(&position, "read").ok());
+  EXPECT_TRUE(server_->Append({IdsMessage({7, 8, 9}, "s")}).status.ok());
+  ASSERT_TRUE(Checkpoint(&position, "more").ok());
+  Restart();
+  ASSERT_EQ(Get("s").checkpoints_size(), 2);
+  EXPECT_EQ(Get("s").checkpoints(1).name(), "read");
+  EXPECT_EQ(Get("s").checkpoints(1).position(), 300u);
+  EXPECT_TRUE(ForkAt("read", "fork").ok());
+  EXPECT_EQ(server_->PositionOf("fork"), 300u);
+  EXPECT_TRUE(RollbackTo("read").ok());
+  EXPECT_EQ(server_->PositionOf("s"), 300u);
+  EXPECT_EQ(server_->Generate(GreedyMessage("s", 10)).ids,
+            server_->Generate(GreedyMessage("fork", 10)).ids);
+  const grpc::Status gone = RollbackTo("more");
+  EXPECT_EQ(gone.error_code(), grpc::StatusCode::NOT_FOUND) << "it was rolled back";
+  EXPECT_EQ(DetailOf(gone).reason(), v1::ERROR_REASON_CHECKPOINT_NOT_FOUND);
 }
 
 TEST_F(HistoryServerTest, ManyMayWaitForOneSession) {

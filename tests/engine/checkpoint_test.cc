@@ -55,9 +55,10 @@ std::vector<std::string> FilesOf(const DurableEngine& engine) {
   return files;
 }
 
-absl::StatusOr<CheckpointSummary> Take(DurableEngine& engine, const std::string& id) {
+absl::StatusOr<CheckpointSummary> Take(DurableEngine& engine, const std::string& id,
+                                       const std::string& name = "") {
   absl::StatusOr<CheckpointSummary> taken = absl::UnknownError("not told");
-  engine->loop().CheckpointSession({"test", id},
+  engine->loop().CheckpointSession({"test", id}, name,
                                    [&](absl::StatusOr<CheckpointSummary> s) { taken = s; });
   engine->RunAll({});
   return taken;
@@ -260,7 +261,7 @@ TEST_F(CheckpointTest, DeletingTheSessionRemovesThem) {
   EXPECT_EQ(FilesOf(durable_).size(), 2u);
   // Also one that is under way.
   absl::StatusOr<CheckpointSummary> taken = absl::UnknownError("not told");
-  durable_->loop().CheckpointSession({"test", "s"},
+  durable_->loop().CheckpointSession({"test", "s"}, "",
                                      [&](absl::StatusOr<CheckpointSummary> s) { taken = s; });
   durable_->loop().RunOnce();
   EXPECT_TRUE(durable_->loop().DeleteSession({"test", "s"}).ok());
@@ -331,7 +332,7 @@ TEST_F(CheckpointTest, ASessionThatIsNotKeptHasNone) {
   in_memory.Create("s");
   absl::Status status;
   in_memory.loop().CheckpointSession(
-      {"test", "s"}, [&](absl::StatusOr<CheckpointSummary> s) { status = s.status(); });
+      {"test", "s"}, "", [&](absl::StatusOr<CheckpointSummary> s) { status = s.status(); });
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
 }
 

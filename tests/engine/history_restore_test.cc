@@ -101,7 +101,7 @@ class HeldCallsTest : public testing::Test {
     });
     return answer;
   }
-  Answer<SessionInfo> BeginFork(const std::string& id, std::optional<int64_t> at = {},
+  Answer<SessionInfo> BeginFork(const std::string& id, HistoryPoint at = {},
                                 HeldCalls::GaveUp gave_up = nullptr) {
     const auto fork = [=, this] { return loop().ForkSession({"test", "s"}, id, at); };
     return Begin<SessionInfo>(Until::kLog, fork, std::move(gave_up));
@@ -113,7 +113,7 @@ class HeldCallsTest : public testing::Test {
   Answer<CheckpointSummary> BeginCheckpoint(HeldCalls::GaveUp gave_up = nullptr) {
     auto answer = std::make_shared<std::optional<absl::StatusOr<CheckpointSummary>>>();
     loop().CheckpointSession(
-        {"test", "s"},
+        {"test", "s"}, "",
         [answer](absl::StatusOr<CheckpointSummary> taken) { answer->emplace(std::move(taken)); },
         std::move(gave_up));
     return answer;

@@ -130,6 +130,20 @@ TEST_F(PartialImportsTest, ARestartSaysThatNothingIsKept) {
   EXPECT_EQ(SpooledFiles(here_), 0);
 }
 
+TEST_F(PartialImportsTest, WhatIsTooLargeIsNotKept) {
+  DurableEngine small(kArchiveModel, With({}, /*max_bytes=*/550));
+  {
+    const auto file = BeginImport(*small, "t", {.import_id = "a"});
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_TRUE(Append(**file, 0, archive_.substr(0, 500)).ok());
+    EXPECT_FALSE(Append(**file, 500, archive_.substr(500)).ok());
+  }
+  small->RunAll({});
+  EXPECT_EQ(BeginImport(*small, "u").status(), absl::OkStatus());
+  EXPECT_EQ(SpooledFiles(small), 1) << "that of the last one alone";
+  EXPECT_EQ(Kept(*small, "a"), 0u);
+}
+
 TEST_F(PartialImportsTest, WhatADiskDoesNotTakeBeginsAnew) {
   BreakOff(*here_, "a", archive_);
   {

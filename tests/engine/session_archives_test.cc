@@ -210,11 +210,40 @@ TEST_F(SessionArchivesTest, NamesAreKept) {
 TEST_F(SessionArchivesTest, WhatIsTooLargeIsRefused) {
   const std::string archive = Export(*here_, "s");
   DurableEngine small(kArchiveModel, With(key_, /*max_bytes=*/archive.size() - 1));
-  EXPECT_TRUE(absl::IsResourceExhausted(Import(*small, "t", archive).status()));
+  const auto expect_refused = [](const absl::Status& status) {
+    EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+    EXPECT_EQ(GetErrorInfo(status).reason, ErrorReason::kOutOfMemory);
+    EXPECT_FALSE(GetErrorInfo(status).retryable) << "it never fits";
+  };
+  expect_refused(Import(*small, "t", archive).status());
   small->Create("s");
   EXPECT_TRUE(EndedOk(*small->Append("s", RandomTokens(90, 1))));
-  EXPECT_TRUE(absl::IsResourceExhausted(StartExport(*small, "s").status()));
+  expect_refused(StartExport(*small, "s").status());
   EXPECT_TRUE(EndedOk(*small->Append("s", {1})));
+}
+
+// A disk that fails in the spool as it is told to.
+TEST_F(SessionArchivesTest, WhatTheDiskDoesIsToldAsThat) {
+  const auto expect = [](const absl::Status& status, absl::StatusCode code, ErrorReason reason) {
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_EQ(GetErrorInfo(status).reason, reason);
+    EXPECT_TRUE(GetErrorInfo(status).retryable);
+    EXPECT_TRUE(GetErrorInfo(status).retry_delay.has_value());
+  };
+  const auto fail = [this](FileOp op, const rocksdb::IOStatus& with) {
+    here_.disk().SetHook([op, with](FileOp done, const std::string& path) {
+      const bool fails = done == op && path.find("/spool/") != std::string::npos;
+      return fails ? with : rocksdb::IOStatus::OK();
+    });
+  };
+  const auto full = BeginImport(*here_, "t"), failing = BeginImport(*here_, "u");
+  ASSERT_TRUE(full.ok() && failing.ok());
+  const std::string bytes(600'000, 'x');
+  fail(FileOp::kAppend, rocksdb::IOStatus::NoSpace("full"));
+  expect(Append(**full, 0, bytes), absl::StatusCode::kResourceExhausted, ErrorReason::kStorageFull);
+  fail(FileOp::kAppend, rocksdb::IOStatus::IOError("broken"));
+  expect(Append(**failing, 0, bytes), absl::StatusCode::kUnavailable, ErrorReason::kStorageFailed);
+  EXPECT_TRUE((*full)->failed() && (*failing)->failed());
 }
 
 TEST_F(SessionArchivesTest, AnImportThatEndsEarlyLeavesNothing) {

@@ -77,7 +77,12 @@ TEST(StoredSessionTest, WhatCannotHaveBeenLoggedIsDataLoss) {
       {"end", [](auto& s) { s.requests[0].end_position = 11; }},
       {"turn at begin", [](auto& s) { s.requests[0].begin_open_turn = 3; }},
       {"finish", [](auto& s) { s.requests[0].finish = StoredFinish{.reason = 9}; }},
-      {"log-probabilities", [](auto& s) { s.requests[0].append_logprobs.resize(9); }}};
+      {"log-probabilities", [](auto& s) { s.requests[0].append_logprobs.resize(9); }},
+      {"alternatives", [](auto& s) { s.requests[0].generated_logprobs[0].top.resize(21); }},
+      {"id", [](auto& s) { s.requests[0].id = std::string(129, 'r'); }},
+      {"stop", [](auto& s) {
+         s.requests[0].finish = StoredFinish{.matched_stop = std::string(1025, 's')};
+       }}};
   for (const auto& [name, damage] : cases) {
     SessionState state = State();
     damage(state);

@@ -3,6 +3,17 @@
 #include <utility>
 
 namespace mneme {
+namespace {
+
+uint64_t PositionOf(const HistoryPoint& point, const SessionInfo& info) {
+  if (const auto* name = std::get_if<std::string>(&point)) {
+    return static_cast<uint64_t>(info.checkpoints.at(*name));
+  }
+  const auto* position = std::get_if<int64_t>(&point);
+  return position == nullptr ? info.position : static_cast<uint64_t>(*position);
+}
+
+}  // namespace
 
 FakeEngine::FakeEngine() {
   config_.vocab_size = 100;
@@ -121,25 +132,25 @@ void FakeEngine::UpdateSession(SessionKey key, SessionUpdate update, Done<Sessio
   done(info);
 }
 
-void FakeEngine::ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
+void FakeEngine::ForkSession(SessionKey key, std::string new_id, HistoryPoint at,
                              GaveUp /*gave_up*/, Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);
   if (!found.ok()) return done(found.status());
   SessionInfo fork = **found;
   fork.key.id = new_id;
-  if (at_position) fork.position = static_cast<uint64_t>(*at_position);
+  fork.position = PositionOf(at, fork);
   sessions_[fork.key] = fork;
   lock.unlock();
   done(fork);
 }
 
-void FakeEngine::RollbackSession(SessionKey key, int64_t to_position, GaveUp /*gave_up*/,
+void FakeEngine::RollbackSession(SessionKey key, HistoryPoint to, GaveUp /*gave_up*/,
                                  Done<SessionInfo> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);
   if (!found.ok()) return done(found.status());
-  (*found)->position = static_cast<uint64_t>(to_position);
+  (*found)->position = PositionOf(to, **found);
   const SessionInfo info = **found;
   lock.unlock();
   done(info);
@@ -157,14 +168,15 @@ void FakeEngine::ImportSession(SessionKey, std::shared_ptr<ArchiveFile>, Done<Se
   done(absl::FailedPreconditionError("no archives"));
 }
 
-void FakeEngine::CheckpointSession(SessionKey key, GaveUp /*gave_up*/,
+void FakeEngine::CheckpointSession(SessionKey key, std::string name, GaveUp /*gave_up*/,
                                    Done<CheckpointSummary> done) {
   std::unique_lock lock(mutex_);
   const auto found = Find(key);
   if (!found.ok()) return done(found.status());
+  if (!name.empty()) (*found)->checkpoints[name] = static_cast<int64_t>((*found)->position);
   const SessionInfo info = **found;
   lock.unlock();
-  done(CheckpointSummary{info.position, info.version, 4096});
+  done(CheckpointSummary{info.position, info.version, 4096, info.position});
 }
 
 void FakeEngine::DeleteSession(SessionKey key, Done<SessionInfo> done) {

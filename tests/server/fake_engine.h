@@ -49,10 +49,10 @@ class FakeEngine final : public Engine {
   void ListSessions(std::string tenant, std::string after, int limit,
                     Done<SessionPage> done) override;
   void UpdateSession(SessionKey key, SessionUpdate update, Done<SessionInfo> done) override;
-  // A fork is at `at_position`, or where its parent is; a rollback sets the position.
-  void ForkSession(SessionKey key, std::string new_id, std::optional<int64_t> at_position,
-                   GaveUp gave_up, Done<SessionInfo> done) override;
-  void RollbackSession(SessionKey key, int64_t to_position, GaveUp gave_up,
+  // A fork is at the position `at`, or where its parent is; a rollback sets the position.
+  void ForkSession(SessionKey key, std::string new_id, HistoryPoint at, GaveUp gave_up,
+                   Done<SessionInfo> done) override;
+  void RollbackSession(SessionKey key, HistoryPoint to, GaveUp gave_up,
                        Done<SessionInfo> done) override;
   // It makes and takes no archives.
   void ExportSession(SessionKey key, Done<SessionArchive> done) override;
@@ -60,7 +60,8 @@ class FakeEngine final : public Engine {
                    Done<std::shared_ptr<ArchiveFile>> done) override;
   void ImportSession(SessionKey key, std::shared_ptr<ArchiveFile> archive,
                      Done<SessionInfo> done) override;
-  void CheckpointSession(SessionKey key, GaveUp gave_up, Done<CheckpointSummary> done) override;
+  void CheckpointSession(SessionKey key, std::string name, GaveUp gave_up,
+                         Done<CheckpointSummary> done) override;
   void DeleteSession(SessionKey key, Done<SessionInfo> done) override;
   void Append(AppendRequest request, std::shared_ptr<RequestChannel> channel) override;
   void Generate(GenerateRequest request, std::shared_ptr<RequestChannel> channel) override;

@@ -37,9 +37,11 @@ class HistoryServiceTest : public ServerFixture {
     return sessions_->RollbackSession(&context, request, session);
   }
 
-  grpc::Status Checkpoint(const std::string& id, v1::CheckpointSessionResponse* checkpoint) {
+  grpc::Status Checkpoint(const std::string& id, v1::CheckpointSessionResponse* checkpoint,
+                          const std::string& name = "") {
     v1::CheckpointSessionRequest request;
     request.set_session_id(id);
+    request.set_name(name);
     grpc::ClientContext context;
     return sessions_->CheckpointSession(&context, request, checkpoint);
   }
@@ -61,6 +63,49 @@ TEST_F(HistoryServiceTest, PositionsReachTheEngineAndNeverBecomeNegative) {
   EXPECT_EQ(session_.position(), 7U);
   ASSERT_TRUE(Rollback("fork", UINT64_MAX, &session_).ok());
   EXPECT_EQ(session_.position(), uint64_t{INT64_MAX});
+}
+
+TEST_F(HistoryServiceTest, CheckpointsHaveNamesThatForksAndRollbacksTake) {
+  ASSERT_TRUE(Rollback("s", 7, &session_).ok());
+  ASSERT_TRUE(Checkpoint("s", &checkpoint_, "here").ok());
+  EXPECT_EQ(checkpoint_.session_position(), 7U);
+  ASSERT_TRUE(Rollback("s", 9, &session_).ok());
+  ASSERT_EQ(session_.checkpoints_size(), 1);
+  EXPECT_EQ(session_.checkpoints(0).name(), "here");
+  EXPECT_EQ(session_.checkpoints(0).position(), 7U);
+  v1::ForkSessionRequest fork;
+  fork.set_session_id("s");
+  fork.set_new_session_id("fork");
+  fork.set_checkpoint("here");
+  grpc::ClientContext fork_context;
+  ASSERT_TRUE(sessions_->ForkSession(&fork_context, fork, &session_).ok());
+  EXPECT_EQ(session_.position(), 7U);
+  v1::RollbackSessionRequest rollback;
+  rollback.set_session_id("s");
+  rollback.set_checkpoint("here");
+  grpc::ClientContext rollback_context;
+  ASSERT_TRUE(sessions_->RollbackSession(&rollback_context, rollback, &session_).ok());
+  EXPECT_EQ(session_.position(), 7U);
+}
+
+TEST_F(HistoryServiceTest, NamesAreCheckedAndTakeThePlaceOfAPosition) {
+  EXPECT_EQ(Checkpoint("s", &checkpoint_, "a b").error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  v1::ForkSessionRequest fork;
+  fork.set_session_id("s");
+  v1::RollbackSessionRequest rollback;
+  rollback.set_session_id("s");
+  for (const bool malformed : {true, false}) {
+    SCOPED_TRACE(malformed);
+    fork.set_checkpoint(malformed ? "a/b" : "here");
+    rollback.set_checkpoint(malformed ? "a/b" : "here");
+    grpc::ClientContext fork_context, rollback_context;
+    EXPECT_EQ(sessions_->ForkSession(&fork_context, fork, &session_).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(sessions_->RollbackSession(&rollback_context, rollback, &session_).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT);
+    fork.set_at_position(0);
+    rollback.set_to_position(0);
+  }
 }
 
 TEST_F(HistoryServiceTest, IdsAreChecked) {

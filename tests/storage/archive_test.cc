@@ -181,7 +181,7 @@ TEST_F(SpoolTest, SaysWhereToGoOn) {
 }
 
 TEST_F(SpoolTest, EndsAtItsLimit) {
-  EXPECT_TRUE(absl::IsResourceExhausted(spool_->Append(0, std::string(3 * kFrameBytes + 1, 'x'))));
+  EXPECT_TRUE(absl::IsInvalidArgument(spool_->Append(0, std::string(3 * kFrameBytes + 1, 'x'))));
 }
 
 TEST_F(SpoolTest, LeavesNothingReadableAndNoFile) {

@@ -31,6 +31,17 @@ TEST(CryptoTest, DerivesLikeOpenSslsCommand) {
   EXPECT_NE(key.Derive("salt", "a").bytes(), key.Derive("pepper", "a").bytes());
 }
 
+TEST(CryptoTest, SealsMoreThanOpenSslTakesAtOnce) {
+  const SecretKey key = SecretKey::Random();
+  const Nonce nonce = RandomNonce();
+  const std::string text = std::string((size_t{3} << 20) + 5, 't'), place(2 << 20, 'p');
+  std::string sealed = Sealed(key, nonce, place, text), opened(text.size(), '\0');
+  ASSERT_TRUE(Unseal(key, nonce, place, sealed, opened.data()));
+  EXPECT_EQ(opened, text);
+  sealed[size_t{2} << 20] ^= 1;
+  EXPECT_FALSE(Unseal(key, nonce, place, sealed, opened.data()));
+}
+
 TEST(CryptoTest, OpensWhatItSealedAndNothingElse) {
   const SecretKey key = SecretKey::Random();
   const Nonce nonce = RandomNonce();

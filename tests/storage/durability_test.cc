@@ -105,7 +105,7 @@ TEST(DurabilityTest, AsyncLosesOnlyAnEndAtAPowerCut) {
 
 TEST(DurabilityTest, AsyncSyncsWhenTheIntervalEndsAlsoWhileBatchesCome) {
   std::atomic<std::chrono::minutes> time = std::chrono::minutes(0);
-  StoreHarness harness(Durability::kAsync,
+  StoreHarness harness(Durability::kAsync, LogWriterOptions().max_record_bytes,
                        [&time] { return std::chrono::steady_clock::time_point(time.load()); });
   const StoreId id = harness.MakeSession("s", Counting(1));
   for (int32_t i = 1; i <= 10; ++i) {

@@ -106,6 +106,50 @@ TEST(SessionStoreTest, WritingGoesOnAfterReopening) {
   EXPECT_THAT(harness.store().Load(id)->tokens, ElementsAre(1, 2, 3, 4, 5));
 }
 
+// What an import, a fork or a compaction writes of a long session.
+TEST(SessionStoreTest, WhatIsTooLongForOneRecordIsWrittenAsSeveral) {
+  StoreHarness harness(Durability::kSync, /*max_record_bytes=*/100);
+  const StoreId id = harness.MakeSession("s", {0});
+  LogEvents log = LogTokens(id, 1, RareTokens(199, 1));
+  log.events.emplace_back(ControlsSet{200, {.decay = 0.5F}});
+  log.events.emplace_back(UpdateApplied{.chunk = 0, .position = 200});
+  log.events.emplace_back(OpenTurnSet{1});
+  for (const std::string name : {"a", "b", "c"})
+    log.events.emplace_back(RequestRecorded{Request(name)});
+  ASSERT_TRUE(harness.Commit({log}).ok());
+  const auto records = [&] {
+    harness.Close();
+    std::vector<size_t> sizes;
+    EditLog(harness.data_dir(), [&](rocksdb::DB& db) {
+      const std::unique_ptr<rocksdb::Iterator> record(db.NewIterator({}));
+      for (record->Seek(LogPrefix(id)); record->Valid(); record->Next()) {
+        if (!record->key().starts_with(LogPrefix(id))) break;
+        sizes.push_back(record->value().size());
+      }
+    });
+    EXPECT_TRUE(harness.Open().ok());
+    return sizes;
+  };
+  const SessionState before = *harness.store().Load(id);
+  EXPECT_EQ(before.position(), 200);
+  EXPECT_EQ(before.requests.size(), 3U);
+  const std::vector<size_t> sizes = records();
+  EXPECT_GT(sizes.size(), 9U);
+  EXPECT_LT(*std::max_element(sizes.begin(), sizes.end()), 220U) << "with its head, nonce and tag";
+  EXPECT_EQ(harness.listing().sessions[0].position, 200);
+  for (int32_t token = 200; token < 240; ++token) {
+    ASSERT_TRUE(harness.Commit({LogTokens(id, token, {token})}).ok());
+  }
+  while (harness.store().health().logs_to_compact > 0) std::this_thread::yield();
+  EXPECT_LT(records().size(), sizes.size() + 30) << "it was compacted";
+  const SessionState after = *harness.store().Load(id);
+  EXPECT_EQ(after.position(), 240);
+  EXPECT_EQ(std::vector<int32_t>(after.tokens.begin(), after.tokens.begin() + 200), before.tokens);
+  EXPECT_EQ(after.requests, before.requests);
+  EXPECT_EQ(after.controls.size(), before.controls.size());
+  EXPECT_EQ(after.updates.size(), before.updates.size());
+}
+
 TEST(SessionStoreTest, AGrownLogBecomesOneRecordAndStaysTheSame) {
   StoreHarness harness;
   const StoreId id = harness.MakeSession("s", {0});

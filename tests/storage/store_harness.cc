@@ -11,12 +11,13 @@
 
 namespace mneme {
 
-StoreHarness::StoreHarness(Durability durability,
+StoreHarness::StoreHarness(Durability durability, size_t max_record_bytes,
                            std::function<std::chrono::steady_clock::time_point()> now)
     : options_{.durability = durability,
                .sync_interval = std::chrono::hours(1),
                .retry_delay = std::chrono::milliseconds(1),
                .compact_after_records = kCompactAfterRecords,
+               .max_record_bytes = max_record_bytes,
                .now = std::move(now)},
       disk_(std::make_shared<FaultyFileSystem>(directory_ / "graveyard")) {
   std::filesystem::create_directory(data_dir());

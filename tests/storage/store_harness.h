@@ -23,6 +23,7 @@ class StoreHarness {
   // Its writer syncs once an hour by `now`, if not more often.
   explicit StoreHarness(
       Durability durability = Durability::kSync,
+      size_t max_record_bytes = LogWriterOptions().max_record_bytes,
       std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now);
   ~StoreHarness();
 
