@@ -211,8 +211,9 @@ void Checkpointer::End(const absl::Status& status) {
   const Taken taken = *std::exchange(taken_, std::nullopt);
   if (status.ok()) {
     const auto mark = marks_.find(taken.session);
-    if (mark != marks_.end() && !taken.erased)
+    if (mark != marks_.end() && !taken.erased) {
       mark->second.written = taken.checkpoint.info.position;
+    }
     stats_.OnCheckpoint(taken.summary.bytes, clock_.Now() - taken.begin);
   } else if (!absl::IsNotFound(status)) {
     stats_.OnCheckpointFailed(status);

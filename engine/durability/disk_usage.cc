@@ -77,7 +77,7 @@ std::vector<Session*> DiskUsage::Trim(const std::vector<Session*>& sessions) {
       CheckpointFiles(store).RemoveUnnamed(id).IgnoreError();  // what stays is counted
       return [this, id, bytes = CheckpointFiles(store).Bytes(id)] {
         Set(id, bytes);
-        if (bytes > 0) retry_ = clock_.Now() + SessionLog::kRetryDelay;
+        if (bytes.all > bytes.named) retry_ = clock_.Now() + SessionLog::kRetryDelay;
       };
     });
   }

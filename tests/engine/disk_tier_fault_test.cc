@@ -183,7 +183,7 @@ TEST_F(DiskTierFaultTest, ACheckpointThatIsErasedWhileItIsToldOfIsNoneToLeaveWit
   Start(/*on_host=*/0, {.disk_cache_bytes = 1});
   const auto ask = [this] {
     engine().loop().CheckpointSession(
-        {"test", "a"}, [](const auto& taken) { EXPECT_TRUE(taken.ok()) << taken.status(); });
+        {"test", "a"}, "", [](const auto& taken) { EXPECT_TRUE(taken.ok()) << taken.status(); });
   };
   // The first cannot be erased, which is tried again while the second is being written.
   engines().durable().disk().SetHook([](FileOp op, const std::string& path) {
