@@ -39,7 +39,8 @@ struct EngineOptions {
   // What a step shall take at most while streams run, unless decoding alone takes half of that;
   // docs/scheduling.md argues for the default.
   absl::Duration target_inter_token = absl::Milliseconds(8);
-  // A request whose client has not read for so long, while events for it wait, is cancelled.
+  // A request whose client has not read for so long, while events for it wait, is cancelled; so is
+  // an archive's stream that waits for its client.
   absl::Duration slow_reader_limit = absl::Seconds(60);
   // Each > 0; 1 for tenants not named.
   std::vector<std::pair<std::string, double>> tenant_weights;

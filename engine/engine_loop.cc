@@ -67,9 +67,10 @@ EngineLoop::~EngineLoop() {
   const absl::Status stopping =
       MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
                 {.reason = ErrorReason::kDraining, .retryable = true});
+  Refuse(stopping);  // also what comes late of an archive
   EndAll(stopping);
   checkpointer_->GiveUp(stopping);  // who gets one may change its session
-  log_.Commit();                    // while the sessions are there
+  log_.Stop();                      // while the sessions are there
 }
 
 // --- Steps. ---

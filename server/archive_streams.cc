@@ -11,19 +11,29 @@
 #include "server/call_record.h"
 #include "server/convert_session.h"
 #include "server/convert_status.h"
+#include "server/stall_watch.h"
 
 namespace mneme {
 namespace {
 
 constexpr uint64_t kPieceBytes = uint64_t{1} << 18;
 
+// Why a read or write of the client's stream has failed.
+absl::Status WhyLost(const StallWatch& watch) {
+  if (!watch.stalled()) return absl::CancelledError("the client cancelled the call or is gone");
+  return MakeError(absl::StatusCode::kCancelled,
+                   "the client has let the archive wait for longer than --slow_reader_seconds",
+                   {.reason = ErrorReason::kSlowReader, .retryable = true});
+}
+
 // Each callback causes the next one, and the last one ends the call: a client that is gone shows in
 // the read or write that fails.
 class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResponse> {
  public:
-  ExportStream(const ServiceContext& context, const grpc::CallbackServerContext& call,
+  ExportStream(const ServiceContext& context, grpc::CallbackServerContext& call,
                const v1::ExportSessionRequest& request)
       : record_(context, "ExportSession", TenantOf(call, context.trust_tenant_metadata)),
+        watch_(std::make_shared<StallWatch>(call, context.engine.options().slow_reader_limit)),
         offset_(request.offset()),
         wanted_id_(request.archive_id()) {
     record_.session_id = request.session_id();
@@ -37,10 +47,14 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) return End(absl::CancelledError("the client cancelled the call or is gone"));
+    watch_->End();
+    if (!ok) return End(WhyLost(*watch_));
     ReadPiece();
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    watch_->Stop();
+    delete this;
+  }
 
  private:
   static absl::Status Check(const v1::ExportSessionRequest& request) {
@@ -80,15 +94,18 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
     sent_.Clear();
     sent_.Swap(&message_);
     sent_.set_data(std::move(piece));
+    watch_->Begin();
     StartWrite(&sent_);
   }
 
   void End(const absl::Status& status) {
     record_.End(status);
+    archive_.file.reset();  // its place is free before the client is told
     Finish(ToGrpcStatus(status));
   }
 
   CallRecord record_;
+  const std::shared_ptr<StallWatch> watch_;
   uint64_t offset_;
   const std::string wanted_id_;
   SessionArchive archive_;
@@ -98,16 +115,18 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
 
 class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionRequest> {
  public:
-  ImportStream(const ServiceContext& context, const grpc::CallbackServerContext& call,
+  ImportStream(const ServiceContext& context, grpc::CallbackServerContext& call,
                v1::Session* response)
       : context_(context),
         call_(call),
         record_(context, "ImportSession", TenantOf(call, context.trust_tenant_metadata)),
+        watch_(std::make_shared<StallWatch>(call, context.engine.options().slow_reader_limit)),
         response_(response) {
-    StartRead(&message_);
+    ReadNext();
   }
 
   void OnReadDone(bool ok) override {
+    watch_->End();
     if (!ok) return TakeEnd();
     if (file_ == nullptr) return TakeFirst();
     if (message_.has_session_id() || message_.has_import_id() || message_.offset() > 0) {
@@ -116,9 +135,17 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
     }
     Store();
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    watch_->Stop();
+    delete this;
+  }
 
  private:
+  void ReadNext() {
+    watch_->Begin();
+    StartRead(&message_);
+  }
+
   void TakeFirst() {
     record_.session_id = message_.session_id();
     if (const absl::Status status = CheckFirst(); !status.ok()) return End(status);
@@ -155,7 +182,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
       if (absl::IsOutOfRange(status)) return End(Overtaken());
       if (!status.ok()) return End(status);
       message_.Clear();
-      StartRead(&message_);
+      ReadNext();
     });
   }
 
@@ -167,9 +194,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 
   // The client has closed its side, or is gone; what it has sent of an archive then has no end.
   void TakeEnd() {
-    if (call_.IsCancelled()) {
-      return End(absl::CancelledError("the client cancelled the call or is gone"));
-    }
+    if (watch_->stalled() || call_.IsCancelled()) return End(WhyLost(*watch_));
     if (file_ == nullptr) {
       return End(RequestError(absl::StatusCode::kInvalidArgument, v1::ERROR_REASON_EMPTY_INPUT,
                               "data", "the stream ended without an archive"));
@@ -192,6 +217,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
   const ServiceContext& context_;
   const grpc::CallbackServerContext& call_;
   CallRecord record_;
+  const std::shared_ptr<StallWatch> watch_;
   v1::Session* const response_;
   v1::ImportSessionRequest message_;  // that is being read
   SessionKey key_;
@@ -202,13 +228,14 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 }  // namespace
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const ServiceContext& context, const grpc::CallbackServerContext& call,
+    const ServiceContext& context, grpc::CallbackServerContext& call,
     const v1::ExportSessionRequest& request) {
   return new ExportStream(context, call, request);
 }
 
-grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const ServiceContext& context, const grpc::CallbackServerContext& call, v1::Session* response) {
+grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(const ServiceContext& context,
+                                                               grpc::CallbackServerContext& call,
+                                                               v1::Session* response) {
   return new ImportStream(context, call, response);
 }
 

@@ -13,10 +13,11 @@ namespace mneme {
 // so neither a slow client nor a slow disk makes the other's bytes pile up. The reactor owns
 // itself.
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const ServiceContext& context, const grpc::CallbackServerContext& call,
+    const ServiceContext& context, grpc::CallbackServerContext& call,
     const v1::ExportSessionRequest& request);
-grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const ServiceContext& context, const grpc::CallbackServerContext& call, v1::Session* response);
+grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(const ServiceContext& context,
+                                                               grpc::CallbackServerContext& call,
+                                                               v1::Session* response);
 
 }  // namespace mneme
 

@@ -162,7 +162,7 @@ void AddSchedulingFlags(CLI::App& app, ServerConfig& config) {
          "--slow_reader_seconds",
          [&config](double seconds) { config.engine.slow_reader_limit = absl::Seconds(seconds); },
          "A stream whose client has read nothing for so long, while 256 events or its end wait, is "
-         "cancelled")
+         "cancelled; so is that of an archive whose next piece the client lets wait for so long")
       ->default_str("60")
       ->check(CLI::Range(0.1, 1e6));
   app.add_flag("--trust_tenant_metadata", config.trust_tenant_metadata,

@@ -195,6 +195,9 @@ absl::StatusOr<HistoryPoint> ToHistoryPoint(const v1::RollbackSessionRequest& re
   if (!request.checkpoint().empty()) {
     return NamedPoint(request.checkpoint(), request.has_to_position(), "to_position");
   }
+  if (!request.has_to_position()) {
+    return InvalidField("to_position", "say where to: to_position (0 empties it), or checkpoint");
+  }
   return HistoryPoint(ToPosition(request.to_position()));
 }
 

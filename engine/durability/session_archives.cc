@@ -143,7 +143,9 @@ void SessionArchives::Export(Subject subject, Done<SessionArchive> done) {
 
 void SessionArchives::BeginImport(const SessionKey& key, const ImportStart& start,
                                   Done<std::shared_ptr<ArchiveFile>> done) {
-  if (start.import_id.empty()) return Run([this] { return NewFile(); }, std::move(done));
+  if (start.import_id.empty()) {
+    return Run([this, tenant = key.tenant] { return NewFile(tenant); }, std::move(done));
+  }
   const PartialImports::Name name = {key.tenant, start.import_id};
   const std::string* const session_id = imports_.SessionOf(name);
   if (session_id == nullptr) {
@@ -153,7 +155,7 @@ void SessionArchives::BeginImport(const SessionKey& key, const ImportStart& star
   if (*session_id != key.id) {
     return done(NotThatImport(absl::StrCat("import ", start.import_id, " is of another session")));
   }
-  GoOnWith(imports_.Lend(name), start, std::move(done));
+  GoOnWith(key.tenant, imports_.Lend(name), start, std::move(done));
 }
 
 void SessionArchives::AddImport(const SessionKey& key, const ImportStart& start,
@@ -167,18 +169,21 @@ void SessionArchives::AddImport(const SessionKey& key, const ImportStart& start,
     imports_.Add(name, key.id, *std::move(file));
     done(imports_.Lend(name));
   };
-  Run([this] { return NewFile(); }, add);
+  Run([this, tenant = key.tenant] { return NewFile(tenant); }, add);
 }
 
-void SessionArchives::GoOnWith(std::shared_ptr<ArchiveFile> file, const ImportStart& start,
-                               Done<std::shared_ptr<ArchiveFile>> done) {
-  const auto look = [file, start]() -> absl::StatusOr<std::shared_ptr<ArchiveFile>> {
+void SessionArchives::GoOnWith(const std::string& tenant, std::shared_ptr<ArchiveFile> file,
+                               const ImportStart& start, Done<std::shared_ptr<ArchiveFile>> done) {
+  const auto look = [this, tenant, file, start]() -> absl::StatusOr<std::shared_ptr<ArchiveFile>> {
     const Spool& spool = file->spool();
     MNEME_RETURN_IF_ERROR(spool.failure());
     if (spool.size() != start.offset) return GoOnAt(spool.size());
-    if (start.hash.value_or(spool.hash()) == spool.hash()) return file;
-    return NotThatImport(absl::StrCat("the first ", spool.size(), " bytes of import ",
-                                      start.import_id, " were others"));
+    if (start.hash.value_or(spool.hash()) != spool.hash()) {
+      return NotThatImport(absl::StrCat("the first ", spool.size(), " bytes of import ",
+                                        start.import_id, " were others"));
+    }
+    MNEME_RETURN_IF_ERROR(CheckPlaces(tenant, file.get()));
+    return file;
   };
   Run(look,
       [this, file, done = std::move(done)](absl::StatusOr<std::shared_ptr<ArchiveFile>> looked) {
@@ -201,22 +206,31 @@ void SessionArchives::TakeState(std::shared_ptr<ArchiveFile> file, const StoreId
   Run([this, file = std::move(file), id] { return CopyState(file->spool(), id); }, std::move(done));
 }
 
-absl::StatusOr<std::shared_ptr<ArchiveFile>> SessionArchives::NewFile() {
-  std::erase_if(files_, [](const auto& file) { return file.expired(); });
-  const auto on_their_way = std::count_if(files_.begin(), files_.end(), [](const auto& entry) {
-    const std::shared_ptr<ArchiveFile> file = entry.lock();
-    return file != nullptr && !file->left();
-  });
-  if (on_their_way >= kMaxArchives) {
-    return MakeError(
-        absl::StatusCode::kResourceExhausted,
-        absl::StrCat("there are ", kMaxArchives, " archives on their way; try again"),
-        {.reason = ErrorReason::kQueueFull, .retryable = true, .retry_delay = absl::Seconds(2)});
+absl::Status SessionArchives::CheckPlaces(const std::string& tenant, const ArchiveFile* own) {
+  std::erase_if(files_, [](const Place& place) { return place.file.expired(); });
+  int all = 0, of_tenant = 0;
+  for (const Place& place : files_) {
+    const std::shared_ptr<ArchiveFile> file = place.file.lock();
+    if (file == nullptr || file->left() || file.get() == own) continue;
+    ++all;
+    if (place.tenant == tenant) ++of_tenant;
   }
+  if (all < kMaxArchives && of_tenant < kMaxArchivesOfTenant) return absl::OkStatus();
+  const std::string how_many = all < kMaxArchives
+                                   ? absl::StrCat(of_tenant, " archives of this tenant")
+                                   : absl::StrCat(all, " archives");
+  return MakeError(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("there are ", how_many, " on their way; try again"),
+      {.reason = ErrorReason::kQueueFull, .retryable = true, .retry_delay = absl::Seconds(2)});
+}
+
+absl::StatusOr<std::shared_ptr<ArchiveFile>> SessionArchives::NewFile(const std::string& tenant) {
+  MNEME_RETURN_IF_ERROR(CheckPlaces(tenant));
   MNEME_ASSIGN_OR_RETURN(auto spool,
                          Spool::Create(store_.files(), store_.NewSpoolPath(), options_.max_bytes));
   auto file = std::make_shared<ArchiveFile>(std::move(spool), io_);
-  files_.push_back(file);
+  files_.push_back({tenant, file});
   return file;
 }
 
@@ -225,7 +239,7 @@ absl::StatusOr<SessionArchive> SessionArchives::MakeArchive(const Subject& subje
   SessionArchive archive;
   const auto write = [&](CheckpointReader* checkpoint) -> absl::Status {
     archive.file = nullptr;
-    MNEME_ASSIGN_OR_RETURN(archive.file, NewFile());
+    MNEME_ASSIGN_OR_RETURN(archive.file, NewFile(subject.metadata.tenant));
     ArchiveExport writer(subject.metadata, state, checkpoint, options_.operator_key);
     SpoolSink sink(archive.file->spool());
     MNEME_RETURN_IF_ERROR(writer.WriteTo(sink, 0));

@@ -57,8 +57,9 @@ struct ArchivedSession {
 // `done` is called there, through the mailbox, unless Stop comes first.
 class SessionArchives {
  public:
-  // Archives on their way at once: each may take max_bytes of the disk.
+  // Archives on their way at once, of all tenants and of one: each may take max_bytes of the disk.
   static constexpr int kMaxArchives = 8;
+  static constexpr int kMaxArchivesOfTenant = kMaxArchives / 2;
 
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
@@ -106,8 +107,8 @@ class SessionArchives {
  private:
   void AddImport(const SessionKey& key, const ImportStart& start,
                  Done<std::shared_ptr<ArchiveFile>> done);
-  void GoOnWith(std::shared_ptr<ArchiveFile> file, const ImportStart& start,
-                Done<std::shared_ptr<ArchiveFile>> done);
+  void GoOnWith(const std::string& tenant, std::shared_ptr<ArchiveFile> file,
+                const ImportStart& start, Done<std::shared_ptr<ArchiveFile>> done);
 
   // Runs `work` on the thread, and `done` with what it returns.
   template <typename Work, typename Callback>
@@ -115,7 +116,10 @@ class SessionArchives {
 
   // --- On the thread. ---
   absl::StatusOr<SessionArchive> MakeArchive(const Subject& subject);
-  absl::StatusOr<std::shared_ptr<ArchiveFile>> NewFile();
+  absl::StatusOr<std::shared_ptr<ArchiveFile>> NewFile(const std::string& tenant);
+  // RESOURCE_EXHAUSTED unless the tenant may have one archive more on its way, beside `own` if that
+  // is one that goes on.
+  absl::Status CheckPlaces(const std::string& tenant, const ArchiveFile* own = nullptr);
   absl::StatusOr<ArchivedSession> ReadSession(Spool& spool) const;
   absl::StatusOr<bool> CopyState(Spool& spool, const StoreId& id);
 
@@ -126,7 +130,11 @@ class SessionArchives {
   const std::shared_ptr<Mailbox> mailbox_;
   int64_t under_way_ = 0;
   PartialImports imports_;
-  std::vector<std::weak_ptr<ArchiveFile>> files_;  // the thread's
+  struct Place {
+    std::string tenant;
+    std::weak_ptr<ArchiveFile> file;
+  };
+  std::vector<Place> files_;  // the thread's
   const std::shared_ptr<IoThread> io_ = std::make_shared<IoThread>();
 };
 

@@ -78,9 +78,12 @@ SessionLog::SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_
   io_ = std::make_unique<IoThread>();
 }
 
-SessionLog::~SessionLog() {
+SessionLog::~SessionLog() { Stop(); }
+
+void SessionLog::Stop() {
+  if (!store_) return;
   Commit();
-  io_.reset();
+  io_->Stop();
   if (archives_) archives_->Stop();
   store_.reset();  // every commit is told of now
   Receive();

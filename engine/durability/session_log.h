@@ -53,8 +53,11 @@ class SessionLog {
   // the engine thread call Receive; any thread calls it. The clock must outlive the log.
   SessionLog(std::optional<SessionStore::Opened> stored, uint64_t log_meaning,
              const StateFormat& format, const Clock& clock, std::function<void()> wake);
-  // What the disk does not take now ends with UNAVAILABLE.
   ~SessionLog();
+  // Writes what is to be written and ends the threads; what was to come of their work is told of
+  // here, so that whom it concerns must be there still. What the disk does not take now ends with
+  // UNAVAILABLE. The end, if it has not come before.
+  void Stop();
 
   // Puts the stored sessions into the table, parked. Once.
   void ListInto(SessionTable* sessions);

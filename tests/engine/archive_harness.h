@@ -52,11 +52,11 @@ inline std::string Export(LoopHarness& engine, const std::string& id) {
   return bytes;
 }
 
-inline absl::StatusOr<std::shared_ptr<ArchiveFile>> BeginImport(LoopHarness& engine,
-                                                                const std::string& id,
-                                                                const ImportStart& start = {}) {
+inline absl::StatusOr<std::shared_ptr<ArchiveFile>> BeginImport(
+    LoopHarness& engine, const std::string& id, const ImportStart& start = {},
+    const std::string& tenant = "test") {
   return Await<std::shared_ptr<ArchiveFile>>(engine, [&](auto done) {
-    engine.loop().BeginImport({"test", id}, start, done);
+    engine.loop().BeginImport({tenant, id}, start, done);
   });
 }
 

@@ -109,10 +109,26 @@ TEST_F(PartialImportsTest, AreBoundedInNumberAndLeaveRoomForOthers) {
   }
   std::vector<absl::StatusOr<std::shared_ptr<ArchiveFile>>> files;
   for (int i = 0; i < SessionArchives::kMaxArchives; ++i) {
-    files.push_back(BeginImport(*here_, "t"));
+    const bool others = i >= SessionArchives::kMaxArchivesOfTenant;
+    files.push_back(BeginImport(*here_, "t", {}, others ? "other" : "test"));
     EXPECT_TRUE(files.back().ok()) << files.back().status();
   }
   EXPECT_EQ(SpooledFiles(here_), SessionArchives::kMaxArchives + PartialImports::kMaxLeft);
+}
+
+TEST_F(PartialImportsTest, GoOnOnlyWhereThereIsAPlaceAndAreKeptUntilThen) {
+  BreakOff(*here_, "a", archive_);
+  std::vector<std::shared_ptr<ArchiveFile>> files;
+  for (int i = 0; i < SessionArchives::kMaxArchivesOfTenant; ++i) {
+    files.push_back(*BeginImport(*here_, "t"));
+  }
+  const auto go_on = [this] {
+    return BeginImport(*here_, "t", {.import_id = "a", .offset = 500}).status();
+  };
+  EXPECT_EQ(GetErrorInfo(go_on()).reason, ErrorReason::kQueueFull);
+  EXPECT_EQ(Kept(*here_, "a"), 500u) << "asking takes no place";
+  files.pop_back();
+  EXPECT_TRUE(go_on().ok());
 }
 
 TEST_F(PartialImportsTest, AreBoundedInBytes) {

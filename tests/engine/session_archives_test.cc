@@ -244,6 +244,14 @@ TEST_F(SessionArchivesTest, WhatTheDiskDoesIsToldAsThat) {
   fail(FileOp::kAppend, rocksdb::IOStatus::IOError("broken"));
   expect(Append(**failing, 0, bytes), absl::StatusCode::kUnavailable, ErrorReason::kStorageFailed);
   EXPECT_TRUE((*full)->failed() && (*failing)->failed());
+  here_.disk().SetHook(nullptr);
+  const auto read = BeginImport(*here_, "v");
+  ASSERT_TRUE(read.ok() && Append(**read, 0, bytes).ok());
+  fail(FileOp::kRead, rocksdb::IOStatus::IOError("broken"));
+  std::promise<absl::Status> told;
+  (*read)->Read(0, 100, [&told](const auto& part) { told.set_value(part.status()); });
+  expect(told.get_future().get(), absl::StatusCode::kUnavailable, ErrorReason::kStorageFailed);
+  here_.disk().SetHook(nullptr);
 }
 
 TEST_F(SessionArchivesTest, AnImportThatEndsEarlyLeavesNothing) {
@@ -256,10 +264,29 @@ TEST_F(SessionArchivesTest, AnImportThatEndsEarlyLeavesNothing) {
   std::vector<absl::StatusOr<std::shared_ptr<ArchiveFile>>> files = {BeginImport(*here_, "t")};
   EXPECT_EQ(SpooledFiles(here_), 1) << "those before are removed in front of it";
   for (int i = 1; i < SessionArchives::kMaxArchives; ++i) {
-    files.push_back(BeginImport(*here_, "t"));
+    const bool others = i >= SessionArchives::kMaxArchivesOfTenant;
+    files.push_back(BeginImport(*here_, "t", {}, others ? "other" : "test"));
     EXPECT_TRUE(files.back().ok());
   }
-  EXPECT_TRUE(absl::IsResourceExhausted(BeginImport(*here_, "t").status()));
+  const absl::Status full = BeginImport(*here_, "t", {}, "third").status();
+  EXPECT_TRUE(absl::IsResourceExhausted(full)) << full;
+  EXPECT_EQ(GetErrorInfo(full).reason, ErrorReason::kQueueFull);
+}
+
+TEST_F(SessionArchivesTest, ATenantLeavesRoomForOthers) {
+  std::vector<std::shared_ptr<ArchiveFile>> files;
+  for (int i = 0; i < SessionArchives::kMaxArchivesOfTenant; ++i) {
+    files.push_back(*BeginImport(*here_, "t"));
+  }
+  for (const absl::Status& status :
+       {BeginImport(*here_, "t").status(), StartExport(*here_, "s").status()}) {
+    EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+    EXPECT_EQ(GetErrorInfo(status).reason, ErrorReason::kQueueFull);
+    EXPECT_TRUE(GetErrorInfo(status).retryable);
+  }
+  EXPECT_TRUE(BeginImport(*here_, "t", {}, "other").ok());
+  files.pop_back();
+  EXPECT_TRUE(StartExport(*here_, "s").ok());
 }
 
 TEST(ArchivesInMemoryTest, WithoutAStoreThereAreNone) {

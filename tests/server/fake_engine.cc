@@ -156,12 +156,27 @@ void FakeEngine::RollbackSession(SessionKey key, HistoryPoint to, GaveUp /*gave_
   done(info);
 }
 
+int FakeEngine::archives_lent() const {
+  const std::lock_guard lock(mutex_);
+  return archives_lent_;
+}
+
+std::shared_ptr<ArchiveFile> FakeEngine::LendArchive() {
+  const std::lock_guard lock(mutex_);
+  if (archive_ != nullptr) ++archives_lent_;
+  return archive_;
+}
+
 void FakeEngine::ExportSession(SessionKey, Done<SessionArchive> done) {
-  done(absl::FailedPreconditionError("no archives"));
+  const std::shared_ptr<ArchiveFile> file = LendArchive();
+  if (file == nullptr) return done(absl::FailedPreconditionError("no archives"));
+  done(SessionArchive{.id = "id", .size_bytes = file->size_bytes(), .file = file});
 }
 
 void FakeEngine::BeginImport(SessionKey, ImportStart, Done<std::shared_ptr<ArchiveFile>> done) {
-  done(absl::FailedPreconditionError("no archives"));
+  std::shared_ptr<ArchiveFile> file = LendArchive();
+  if (file == nullptr) return done(absl::FailedPreconditionError("no archives"));
+  done(std::move(file));
 }
 
 void FakeEngine::ImportSession(SessionKey, std::shared_ptr<ArchiveFile>, Done<SessionInfo> done) {

@@ -54,7 +54,7 @@ class FakeEngine final : public Engine {
                    Done<SessionInfo> done) override;
   void RollbackSession(SessionKey key, HistoryPoint to, GaveUp gave_up,
                        Done<SessionInfo> done) override;
-  // It makes and takes no archives.
+  // Every archive is `archive_`; without one it makes and takes none.
   void ExportSession(SessionKey key, Done<SessionArchive> done) override;
   void BeginImport(SessionKey key, ImportStart start,
                    Done<std::shared_ptr<ArchiveFile>> done) override;
@@ -71,11 +71,16 @@ class FakeEngine final : public Engine {
   absl::Status health() const override;
   void SetFailureCallback(std::function<void(absl::Status)> on_failure) override;
 
+  // How often archive_ was lent.
+  int archives_lent() const;
+
   GenerationDefaults defaults_;
   EngineOptions options_;
+  std::shared_ptr<ArchiveFile> archive_;
 
  private:
   void Accept(AcceptedRequest request);
+  std::shared_ptr<ArchiveFile> LendArchive();
   absl::StatusOr<SessionInfo*> Find(const SessionKey& key);
 
   ModelConfig config_;
@@ -83,6 +88,7 @@ class FakeEngine final : public Engine {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   int notifications_ = 0;
+  int archives_lent_ = 0;
   std::deque<AcceptedRequest> requests_;
   std::vector<std::weak_ptr<RequestChannel>> channels_;
   absl::Status refusal_;

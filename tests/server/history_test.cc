@@ -94,6 +94,9 @@ TEST_F(HistoryServiceTest, NamesAreCheckedAndTakeThePlaceOfAPosition) {
   fork.set_session_id("s");
   v1::RollbackSessionRequest rollback;
   rollback.set_session_id("s");
+  grpc::ClientContext nowhere;
+  EXPECT_EQ(sessions_->RollbackSession(&nowhere, rollback, &session_).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
   for (const bool malformed : {true, false}) {
     SCOPED_TRACE(malformed);
     fork.set_checkpoint(malformed ? "a/b" : "here");

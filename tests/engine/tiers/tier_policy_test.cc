@@ -93,5 +93,14 @@ TEST(TierPolicyTest, TheLongestUnusedAreErasedUntilTheLimitsHold) {
   EXPECT_THAT(ChooseToErase(candidates, 1, 0), ElementsAre(1, 3, 4, 0));
 }
 
+TEST(TierPolicyTest, WhatStaysOnTheDiskCountsAndIsNotChosenForIt) {
+  std::vector<DiskCandidate> candidates = {OnDisk(3, 10), OnDisk(2, 10), OnDisk(1, 10)};
+  candidates[0].kept_bytes = 10;
+  candidates[1].kept_bytes = 4;
+  EXPECT_THAT(ChooseToErase(candidates, 24, 0), ElementsAre(1));
+  EXPECT_THAT(ChooseToErase(candidates, 23, 0), ElementsAre(1, 2));
+  EXPECT_THAT(ChooseToErase(candidates, 1, 0), ElementsAre(1, 2)) << "and then no more";
+}
+
 }  // namespace
 }  // namespace mneme
