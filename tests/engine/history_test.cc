@@ -31,14 +31,13 @@ class HistoryTest : public testing::Test {
   }
   EngineLoop& loop() { return engine_->loop(); }
   absl::StatusOr<SessionInfo> Fork(const std::string& id, const std::string& new_id,
-                                   std::optional<int64_t> at = std::nullopt) {
+                                   const HistoryPoint& at = {}) {
     return loop().ForkSession({"test", id}, new_id, at);
   }
   absl::StatusOr<SessionInfo> Rollback(const std::string& id, int64_t position) {
     return loop().RollbackSession({"test", id}, position);
   }
-  void MustFork(const std::string& id, const std::string& new_id,
-                std::optional<int64_t> at = std::nullopt) {
+  void MustFork(const std::string& id, const std::string& new_id, const HistoryPoint& at = {}) {
     const auto info = Fork(id, new_id, at);
     ASSERT_TRUE(info.ok()) << info.status();
     EXPECT_EQ(info->key.id, new_id);
