@@ -128,8 +128,10 @@ SessionArchives::SessionArchives(SessionStore& store, const ArchiveOptions& opti
 template <typename Work, typename Callback>
 void SessionArchives::Run(Work work, Callback done) {
   ++under_way_;
-  io_->Run([this, work = std::move(work), done = std::move(done)] {
-    mailbox_->Post([this, result = work(), done]() mutable {
+  io_->Run([this, work = std::move(work), done = std::move(done)]() mutable {
+    // The files that it holds are let go before anybody is told.
+    auto result = Work(std::move(work))();
+    mailbox_->Post([this, result = std::move(result), done = std::move(done)]() mutable {
       --under_way_;
       if (result.ok()) return done(std::move(result));
       done(ForClient(result.status()));
