@@ -226,10 +226,7 @@ absl::StatusOr<SessionInfo> EngineLoop::RollbackSession(const SessionKey& key,
   session->RollBack(std::move(logs));
   session->Touch(context_.clock.Now());
   log_.RollBack(*session, updates);
-  if (session->checkpoints().size() < named) {
-    log_.Update(*session, /*controls=*/false);  // in the same batch
-    usage_->EraseForgotten(*session);
-  }
+  if (session->checkpoints().size() < named) usage_->EraseForgotten(*session);
   return InfoOf(*session);
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "engine/durability/storage_error.h"
 #include "engine/engine_loop.h"
 #include "engine/error.h"
 
@@ -88,7 +89,7 @@ void EngineLoop::EndSession(Session* session, const absl::Status& status) {
 
 bool EngineLoop::DeleteExpired(absl::Time now) {
   if (!log_.Health().ok()) {
-    next_expiry_ = now + SessionLog::kRetryDelay;
+    next_expiry_ = now + kStorageRetryDelay;
     return false;
   }
   bool deleted = false;

@@ -71,7 +71,8 @@ class Job {
   bool waits() const { return waits_; }
   void set_waits(bool waits) { waits_ = waits; }
 
-  // It waits for its client, between two pieces of input: its session may leave the device.
+  // It waits for its client and has no lease, as between two pieces of input: its session may leave
+  // the device.
   bool idle() const { return waits_for_client_ && logs() && !holds_lease(); }
 
   // Whether what it computes is logged.

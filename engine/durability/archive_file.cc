@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/time.h"
-#include "engine/error.h"
+#include "engine/durability/storage_error.h"
 
 namespace mneme {
 namespace {
@@ -18,30 +17,6 @@ absl::StatusOr<std::string> ReadPart(const Spool& spool, uint64_t offset, uint64
 }
 
 }  // namespace
-
-absl::Status ForClient(const absl::Status& status) {
-  if (status.ok() || GetErrorInfo(status).reason != ErrorReason::kUnspecified) return status;
-  constexpr absl::Duration kRetryDelay = absl::Seconds(2);
-  const auto with = [&status](absl::StatusCode code, const ErrorInfo& info) {
-    return MakeError(code, std::string(status.message()), info);
-  };
-  switch (status.code()) {
-    case absl::StatusCode::kInvalidArgument:  // it can never be held
-      return with(absl::StatusCode::kResourceExhausted, {.reason = ErrorReason::kOutOfMemory});
-    case absl::StatusCode::kResourceExhausted:
-      return with(
-          status.code(),
-          {.reason = ErrorReason::kStorageFull, .retryable = true, .retry_delay = kRetryDelay});
-    case absl::StatusCode::kUnavailable:
-      return with(
-          status.code(),
-          {.reason = ErrorReason::kStorageFailed, .retryable = true, .retry_delay = kRetryDelay});
-    case absl::StatusCode::kDataLoss:
-      return with(status.code(), {.reason = ErrorReason::kDataLoss});
-    default:
-      return with(status.code(), {});
-  }
-}
 
 // Files are removed where that may take long.
 ArchiveFile::~ArchiveFile() {

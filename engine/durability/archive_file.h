@@ -14,10 +14,6 @@
 
 namespace mneme {
 
-// `status` of the disk, of a spool or of what an archive holds, as a client is told: a full disk
-// and one that fails can be tried again, an archive that is too large cannot. What says why stays.
-absl::Status ForClient(const absl::Status& status);
-
 // An archive on its way to or from a client. Thread-safe: what it is asked for is done in order on
 // an I/O thread, where `done` is called, which must not block; after the thread's end it is not
 // called any more. With its last owner the bytes are gone.
@@ -27,7 +23,7 @@ class ArchiveFile {
       : spool_(std::move(spool)), io_(std::move(io)) {}
   ~ArchiveFile();
 
-  // Statuses are as ForClient has them.
+  // Statuses are as ForClient (storage_error.h) has them.
   // Adds bytes behind the first `offset`, which must be all that are there: see Spool.
   void Append(uint64_t offset, std::string bytes, std::function<void(absl::Status)> done);
   // At most `max_bytes` from `offset` on, fewer at the end.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/durability/storage_error.h"
 
 namespace mneme {
 
@@ -64,7 +65,7 @@ Session* DiskTier::Finish(const Wanted& wanted) {
 
 void DiskTier::GiveUp(const absl::Status& why) {
   failure_ = why;
-  retry_ = clock_.Now() + SessionLog::kRetryDelay;
+  retry_ = clock_.Now() + kStorageRetryDelay;
   leaving_.reset();
 }
 

@@ -1,5 +1,6 @@
 #include "engine/durability/disk_usage.h"
 
+#include "engine/durability/storage_error.h"
 #include "engine/tiers/tier_policy.h"
 
 namespace mneme {
@@ -77,7 +78,7 @@ std::vector<Session*> DiskUsage::Trim(const std::vector<Session*>& sessions) {
       CheckpointFiles(store).RemoveUnnamed(id).IgnoreError();  // what stays is counted
       return [this, id, bytes = CheckpointFiles(store).Bytes(id)] {
         Set(id, bytes);
-        if (bytes.all > bytes.named) retry_ = clock_.Now() + SessionLog::kRetryDelay;
+        if (bytes.all > bytes.named) retry_ = clock_.Now() + kStorageRetryDelay;
       };
     });
   }

@@ -48,7 +48,7 @@ class DiskUsage {
   // is too much, but for those that clients have named; returns these.
   std::vector<Session*> Trim(const std::vector<Session*>& sessions);
   // Whether Trim might find something. After one that could not erase all, not before
-  // SessionLog::kRetryDelay.
+  // kStorageRetryDelay.
   bool is_over() const { return NextTrim() <= clock_.Now(); }
   // When that is so, if nothing happens before.
   absl::Time NextTrim() const;

@@ -107,7 +107,7 @@ void Journal::RollBack(const Session& session, size_t updates) {
   logged->position = session.position();
   logged->updates = updates;
   logged->open_turn = session.open_turn();
-  // Controls may have been forgotten.
+  // Controls and names of checkpoints may have been forgotten.
   batch_.emplace_back(SetMetadata{logged->id, MetadataOf(session, log_meaning_)});
   Collect(session, logged, nullptr,
           {RolledBack{.position = session.position(), .epoch = session.epoch()}});

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "engine/durability/storage_error.h"
 #include "engine/durability/stored_session.h"
 #include "engine/error.h"
 #include "engine/tokenizer/utf8.h"

@@ -5,19 +5,12 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "engine/durability/storage_error.h"
 #include "engine/durability/stored_session.h"
 #include "engine/error.h"
 
 namespace mneme {
 namespace {
-
-absl::Status StorageError(const absl::Status& why, const std::string& message) {
-  const bool full = absl::IsResourceExhausted(why);
-  const ErrorReason reason = full ? ErrorReason::kStorageFull : ErrorReason::kStorageFailed;
-  return MakeError(full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
-                   message,
-                   {.reason = reason, .retryable = true, .retry_delay = SessionLog::kRetryDelay});
-}
 
 absl::Status OtherModel() {
   return MakeError(absl::StatusCode::kFailedPrecondition,

@@ -39,8 +39,6 @@ class SessionLog {
   static constexpr uint64_t kMaxStepsUnwritten = 256;
   // A disk that has not taken a commit for so long is reported as failed until it has.
   static constexpr absl::Duration kStallLimit = absl::Seconds(10);
-  // After which a client may try again what the disk did not take.
-  static constexpr absl::Duration kRetryDelay = absl::Seconds(2);
 
   // What a session's log holds, once it is read. UNAVAILABLE: it cannot be read now; any other
   // error stays.

@@ -43,17 +43,17 @@ class HistoryServerTest : public ::testing::Test {
   }
   grpc::Status Rollback(uint64_t position) {
     v1::RollbackSessionRequest request;
-    request.set_session_id("s");
     request.set_to_position(position);
-    grpc::ClientContext context;
-    v1::Session session;
-    return server_->sessions().RollbackSession(&context, request, &session);
+    return Rollback(std::move(request));
   }
   // To a checkpoint, or a fork `new_id` of it.
   grpc::Status RollbackTo(const std::string& checkpoint) {
     v1::RollbackSessionRequest request;
-    request.set_session_id("s");
     request.set_checkpoint(checkpoint);
+    return Rollback(std::move(request));
+  }
+  grpc::Status Rollback(v1::RollbackSessionRequest request) {
+    request.set_session_id("s");
     grpc::ClientContext context;
     v1::Session session;
     return server_->sessions().RollbackSession(&context, request, &session);

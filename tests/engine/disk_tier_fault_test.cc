@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/durability/disk_tier.h"
+#include "engine/durability/storage_error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/disk_tier_fixture.h"
@@ -115,7 +116,7 @@ TEST_F(DiskTierFaultTest, WhatAFullDiskDoesNotTakeStaysAndRequestsAreToldWhy) {
     EXPECT_EQ(ResidenceOf("a"), on_host > 0 ? Residence::kHost : Residence::kDevice);
     engines().Generate(last, 3);
     engines().durable().disk().SetHook(nullptr);
-    engine().clock().Advance(SessionLog::kRetryDelay);
+    engine().clock().Advance(kStorageRetryDelay);
     engines().Append("c", RandomTokens(100, 3));
     EXPECT_EQ(ResidenceOf("a"), Residence::kDisk);
     for (const std::string id : {"a", "c"}) engines().ExpectTheSame(id);
@@ -168,12 +169,12 @@ TEST_F(DiskTierFaultTest, WhatTheDiskDoesNotRemoveIsTriedAgainLater) {
   EXPECT_TRUE(EndedOk(*pressing));
   EXPECT_EQ(removals, 1);
   EXPECT_GT(engine().Info("a").disk_bytes, 0);
-  EXPECT_EQ(engine().loop().NextWake(), engine().clock().Now() + SessionLog::kRetryDelay);
-  engine().clock().Advance(SessionLog::kRetryDelay);
+  EXPECT_EQ(engine().loop().NextWake(), engine().clock().Now() + kStorageRetryDelay);
+  engine().clock().Advance(kStorageRetryDelay);
   run();
   EXPECT_EQ(removals, 2);
   engines().durable().disk().SetHook(nullptr);
-  engine().clock().Advance(SessionLog::kRetryDelay);
+  engine().clock().Advance(kStorageRetryDelay);
   run();
   EXPECT_EQ(engine().Info("a").disk_bytes, 0);
   EXPECT_EQ(engine().loop().NextWake(), absl::InfiniteFuture());
@@ -197,7 +198,7 @@ TEST_F(DiskTierFaultTest, ACheckpointThatIsErasedWhileItIsToldOfIsNoneToLeaveWit
   HoldWrites();
   ask();
   RunUntilWriting();
-  engine().clock().Advance(SessionLog::kRetryDelay);
+  engine().clock().Advance(kStorageRetryDelay);
   while (engine().Step()) {
   }
   // The engine hears of both together.
