@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "bench/options.h"
-#include "engine/config.h"
+#include "engine/loading/config.h"
 #include "kernels/backend.h"
 
 namespace mneme {

@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "engine/random_weights.h"
-#include "engine/safetensors_checkpoint.h"
+#include "engine/loading/random_weights.h"
+#include "engine/loading/safetensors_checkpoint.h"
 
 namespace mneme {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "absl/status/statusor.h"
 #include "bench/options.h"
-#include "engine/config.h"
-#include "engine/weights.h"
+#include "engine/loading/config.h"
+#include "engine/loading/weights.h"
 #include "kernels/backend.h"
 
 namespace mneme {

@@ -8,7 +8,7 @@
 
 #include "base/status_macros.h"
 #include "bench/stopwatch.h"
-#include "engine/random_weights.h"
+#include "engine/loading/random_weights.h"
 
 namespace mneme {
 namespace {

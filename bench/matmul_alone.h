@@ -7,8 +7,8 @@
 
 #include "absl/status/statusor.h"
 #include "bench/stopwatch.h"
-#include "engine/config.h"
-#include "engine/weights.h"
+#include "engine/loading/config.h"
+#include "engine/loading/weights.h"
 #include "kernels/backend.h"
 
 namespace mneme {

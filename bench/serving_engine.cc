@@ -9,7 +9,7 @@
 #include "bench/bench_backend.h"
 #include "bench/bench_model.h"
 #include "bench/random_tokens.h"
-#include "engine/cache_pools.h"
+#include "engine/session/cache_pools.h"
 
 namespace mneme {
 

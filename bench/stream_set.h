@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "bench/stopwatch.h"
-#include "engine/computed_state.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
+#include "engine/session/computed_state.h"
 #include "kernels/sampling.h"
 
 namespace mneme {

@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "bench/ceilings.h"
-#include "engine/config.h"
-#include "engine/weights.h"
+#include "engine/loading/config.h"
+#include "engine/loading/weights.h"
 
 namespace mneme {
 

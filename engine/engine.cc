@@ -8,22 +8,16 @@
 #include <utility>
 
 #include "base/status_macros.h"
-#include "engine/engine_loop.h"
 #include "engine/error.h"
-#include "engine/intake.h"
+#include "engine/loop/engine_loop.h"
+#include "engine/loop/intake.h"
+#include "engine/model/warm_up.h"
 
 namespace mneme {
 namespace {
 
 // What the disk gets to take what requests that have ended wait for.
 constexpr absl::Duration kFlushTime = absl::Seconds(5);
-
-// What sessions may take of what the model has left.
-int64_t CacheBytes(const EngineOptions& options, const Backend& backend) {
-  if (options.cache_bytes > 0) return options.cache_bytes;
-  return static_cast<int64_t>(options.device_memory_fraction *
-                              static_cast<double>(backend.FreeBytes()));
-}
 
 // The engine with its thread. Everything but the intake and what `mutex_` guards belongs to it.
 class ThreadedEngine final : public Engine {
@@ -40,10 +34,9 @@ class ThreadedEngine final : public Engine {
   absl::Status Start(std::optional<SessionStore::Opened> stored) {
     MNEME_ASSIGN_OR_RETURN(auto model, Model::Create(model_.config, model_.weights, *backend_,
                                                      options_.max_step_tokens));
-    const CacheOptions cache = {.limit_bytes = CacheBytes(options_, *backend_),
-                                .session_tokens = options_.session_tokens,
-                                .max_step_tokens = options_.max_step_tokens};
-    MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, cache));
+    MNEME_RETURN_IF_ERROR(WarmUpPrefill(model_.config, *backend_, *model, CacheLimits()));
+    MNEME_ASSIGN_OR_RETURN(auto pools, CachePools::Create(model_.config, *backend_, CacheLimits()));
+    MNEME_RETURN_IF_ERROR(WarmUpDecode(*backend_, *model, *pools, options_.max_step_tokens));
     MNEME_ASSIGN_OR_RETURN(
         auto tiers,
         SessionTiers::Create(*pools, *backend_,
@@ -180,6 +173,15 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
+  // What sessions may take of what is free now.
+  CacheOptions CacheLimits() const {
+    const auto share = static_cast<int64_t>(options_.device_memory_fraction *
+                                            static_cast<double>(backend_->FreeBytes()));
+    return {.limit_bytes = options_.cache_bytes > 0 ? options_.cache_bytes : share,
+            .session_tokens = options_.session_tokens,
+            .max_step_tokens = options_.max_step_tokens};
+  }
+
   // Answers with `result` when the log has what has led to it.
   template <typename T>
   void AnswerDurably(const Done<T>& done, const absl::StatusOr<T>& result) {

@@ -292,13 +292,13 @@ class Stream {
   virtual void Sample(Matrix logits, void* out) = 0;
 };
 
-// A device. Thread-safe, but for the streams.
 // The largest that a backend's kernels compute.
 struct BackendLimits {
   int64_t head_dim = std::numeric_limits<int64_t>::max();
   int64_t vocab_size = std::numeric_limits<int64_t>::max();
 };
 
+// A device. Thread-safe, but for the streams.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -316,7 +316,8 @@ class Backend {
   // Whether allocated memory takes up the device only where it has been written, so that pools may
   // together be larger than it.
   virtual bool commits_on_touch() const = 0;
-  // Memory that can be allocated now, in bytes.
+  // Memory that may be allocated now, in bytes: what is free, but for what the backend itself may
+  // still come to need.
   virtual int64_t FreeBytes() const = 0;
   // At how many rows, `rows` or more, a step of `rows` sequences with one row each is run so that
   // Repeat finds it again; 0: such a step is not worth repeating.

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/config.h"
+#include "engine/loading/config.h"
 #include "engine/request.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/turn_encoder.h"

@@ -7,12 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
-#include "engine/config.h"
-#include "engine/random_weights.h"
-#include "engine/safetensors_checkpoint.h"
+#include "engine/loading/config.h"
+#include "engine/loading/random_weights.h"
+#include "engine/loading/safetensors_checkpoint.h"
+#include "engine/loading/weights.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/turn_format.h"
-#include "engine/weights.h"
 #include "server/model_identity.h"
 
 namespace mneme {

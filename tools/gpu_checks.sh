@@ -28,7 +28,7 @@ trap 'rm -rf "$logs"' EXIT
 programs=(backend_test sampling_test golden_test many_sessions_test split_invariance_test
   update_waiting_test update_deferred_test isolation_test learn_off_test
   learning_controls_test device_fault_test device_fault_server_test state_image_test
-  image_sections_test)
+  image_sections_test history_test session_tiers_test warm_up_test)
 
 # What compute-sanitizer, which is slow, goes over: every kernel, where its tests are of small shapes,
 # and the engine with recorded steps. Prints "PROGRAM FILTER" lines for a tool.
@@ -43,7 +43,9 @@ sanitized() {
     golden='*LearningGives*CudaFloat32'
   fi
   echo "backend_test $backend-$large"
-  echo 'sampling_test *Cuda*-*ChiSquare*:*LargeVocabulary*'
+  local draws='*Cuda*-*ChiSquare*:*LargeVocabulary*' # the same kernel for every type
+  [[ $1 != racecheck ]] || draws='*/SamplingTest*CudaFloat32-*LargeVocabulary*:*ChiSquare*' # minutes
+  echo "sampling_test $draws"
   [[ $1 == racecheck ]] || echo "golden_test $golden"
 }
 

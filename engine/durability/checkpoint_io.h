@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/cache_pools.h"
+#include "engine/session/cache_pools.h"
 #include "engine/tiers/state_image.h"
 #include "storage/checkpoint_files.h"
 #include "storage/session_store.h"

@@ -19,7 +19,7 @@
 #include "engine/durability/disk_usage.h"
 #include "engine/durability/session_log.h"
 #include "engine/request.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "engine/stats.h"
 #include "engine/tiers/session_tiers.h"
 

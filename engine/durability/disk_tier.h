@@ -11,7 +11,7 @@
 #include "engine/clock.h"
 #include "engine/durability/checkpointer.h"
 #include "engine/durability/session_log.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "engine/tiers/session_tiers.h"
 
 namespace mneme {

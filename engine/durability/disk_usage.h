@@ -10,7 +10,7 @@
 #include "absl/time/time.h"
 #include "engine/clock.h"
 #include "engine/durability/session_log.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "storage/checkpoint_files.h"
 #include "storage/store_id.h"
 

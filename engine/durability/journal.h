@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "engine/request_records.h"
-#include "engine/session.h"
+#include "engine/session/request_records.h"
+#include "engine/session/session.h"
 #include "storage/log_writer.h"
 #include "storage/store_id.h"
 

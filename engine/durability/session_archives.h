@@ -11,12 +11,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/config.h"
 #include "engine/durability/archive_file.h"
 #include "engine/durability/io_thread.h"
 #include "engine/durability/mailbox.h"
 #include "engine/durability/partial_imports.h"
-#include "engine/session.h"
+#include "engine/loading/config.h"
+#include "engine/session/session.h"
 #include "storage/archive.h"
 #include "storage/session_store.h"
 

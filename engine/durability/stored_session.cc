@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "engine/error.h"
-#include "engine/stop_matcher.h"
+#include "engine/sampling/stop_matcher.h"
 
 namespace mneme {
 namespace {

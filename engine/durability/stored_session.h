@@ -8,9 +8,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/config.h"
+#include "engine/loading/config.h"
 #include "engine/request.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "storage/session_state.h"
 

@@ -18,7 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/clock.h"
-#include "engine/session.h"
+#include "engine/session/session.h"
 #include "engine/stats.h"
 #include "engine/tiers/host_pool.h"
 #include "engine/tiers/state_image.h"

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/computed_state.h"
-#include "engine/session_cache.h"
+#include "engine/session/computed_state.h"
+#include "engine/session/session_cache.h"
 #include "engine/tiers/host_pool.h"
 
 namespace mneme {

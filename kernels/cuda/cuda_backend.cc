@@ -30,6 +30,10 @@ using cuda::ToStatus;
 constexpr std::array<int64_t, 20> kRepeatableRows = {1,  2,  4,  8,  12,  16,  24,  32,  40,  48,
                                                      56, 64, 80, 96, 112, 128, 160, 192, 224, 256};
 
+// Left for what comes with use: recorded steps, kernels that are loaded when they are first wanted,
+// larger plans of attention, trials of products.
+constexpr int64_t kReserveBytes = int64_t{512} << 20;
+
 const char* ShortNameOf(DType dtype) { return dtype == DType::kF32 ? "float32" : "bf16"; }
 
 absl::Status CheckOptions(const CudaBackendOptions& options) {
@@ -133,7 +137,7 @@ class CudaBackend : public Backend {
 int64_t CudaBackend::FreeBytes() const {
   size_t free_bytes = 0, total_bytes = 0;
   const bool known = UseDevice().ok() && cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess;
-  return known ? static_cast<int64_t>(free_bytes) : 0;
+  return known ? std::max<int64_t>(static_cast<int64_t>(free_bytes) - kReserveBytes, 0) : 0;
 }
 
 absl::StatusOr<DeviceBuffer> CudaBackend::Allocate(int64_t bytes) {

@@ -67,12 +67,12 @@ __global__ void __launch_bounds__(kConvThreads)
                    int64_t conv_stride, int64_t conv_blocks) {
   LetNextStart();
   WaitForPrior();
-  if (blockIdx.y >= conv_blocks) {
-    return FindLargestZ<kWidth, A>(batch, (blockIdx.y - conv_blocks) * gridDim.x + blockIdx.x);
+  if (blockIdx.x >= conv_blocks) {
+    return FindLargestZ<kWidth, A>(batch, (blockIdx.x - conv_blocks) * gridDim.y + blockIdx.y);
   }
   const UpdateTask& task = batch.tasks[blockIdx.z];
-  const int64_t channel = (int64_t{blockIdx.x} * kConvThreads + threadIdx.x) * kWidth;
-  const int64_t first = int64_t{blockIdx.y} * kConvRows;
+  const int64_t channel = (int64_t{blockIdx.y} * kConvThreads + threadIdx.x) * kWidth;
+  const int64_t first = int64_t{blockIdx.x} * kConvRows;
   if (channel >= batch.d || first >= task.rows) return;
 
   float taps[kTaps][kWidth];
@@ -130,9 +130,9 @@ void LaunchConvolve(const UpdateBatch& batch, const Matrix& conv, const LaunchCo
   constexpr int64_t kChannels = int64_t{kConvThreads} * kWidth;
   const int64_t rows = MostRows(batch), columns = (batch.d + kChannels - 1) / kChannels;
   const int64_t conv_blocks = (rows + kConvRows - 1) / kConvRows;
-  const dim3 grid(static_cast<unsigned>(columns),
-                  static_cast<unsigned>(conv_blocks + (rows + columns - 1) / columns),
-                  static_cast<unsigned>(batch.count));
+  // Only x takes the blocks of any number of rows.
+  const dim3 grid(static_cast<unsigned>(conv_blocks + (rows + columns - 1) / columns),
+                  static_cast<unsigned>(columns), static_cast<unsigned>(batch.count));
   Launch(context, "ConvolveTargets", ConvolveKernel<kWidth, A>, grid, dim3(kConvThreads), 0, batch,
          static_cast<const float*>(conv.data), conv.stride, conv_blocks);
 }

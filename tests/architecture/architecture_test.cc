@@ -63,7 +63,8 @@ TEST(ArchitectureTest, FilesFitInTheHead) {
 TEST(IncludeRulesTest, AcceptWhatTheDesignAllows) {
   const SourceFiles files = {
       {"kernels/cpu/attention.cc", "#include \"base/dtype.h\"\n#include <vector>\n"},
-      {"engine/weights.h", "#include \"engine/safetensors.h\"\n#include \"kernels/backend.h\"\n"},
+      {"engine/loading/weights.h",
+       "#include \"engine/loading/safetensors.h\"\n#include \"kernels/backend.h\"\n"},
       {"engine/tokenizer/bpe.cc", "#include \"engine/tokenizer/bpe.h\"\n"},
       {"server/convert.cc", "#include \"engine/request.h\"\n#include \"mneme/v1/a.pb.h\"\n"},
       {"client/chat.cc", "#include <grpcpp/grpcpp.h>\n"},
@@ -77,11 +78,11 @@ TEST(IncludeRulesTest, AcceptWhatTheDesignAllows) {
 TEST(IncludeRulesTest, RefuseARoomThatMayNotBeSeen) {
   EXPECT_THAT(Complaints("base/check.h", "\"kernels/backend.h\""),
               ElementsAre("base/check.h includes kernels/backend.h: base/ may not see kernels/"));
-  EXPECT_THAT(Complaints("kernels/cpu/linear.cc", "\"engine/config.h\""),
+  EXPECT_THAT(Complaints("kernels/cpu/linear.cc", "\"engine/loading/config.h\""),
               ElementsAre(HasSubstr("kernels/ may not see engine/")));
   EXPECT_THAT(Complaints("engine/engine.h", "\"server/convert.h\""),
               ElementsAre(HasSubstr("engine/ may not see server/")));
-  EXPECT_THAT(Complaints("client/chat.cc", "\"engine/config.h\""),
+  EXPECT_THAT(Complaints("client/chat.cc", "\"engine/loading/config.h\""),
               ElementsAre(HasSubstr("client/ may not see engine/")));
   EXPECT_THAT(Complaints("bench/main.cc", "\"server/convert.h\""),
               ElementsAre(HasSubstr("bench/ may not see server/")));
@@ -97,13 +98,14 @@ TEST(IncludeRulesTest, RefuseGeneratedAndNetworkHeadersInTheEngine) {
 }
 
 TEST(IncludeRulesTest, RefuseCudaOutsideItsFolder) {
-  EXPECT_THAT(Complaints("engine/model.cc", "<cuda_runtime.h>"), ElementsAre(HasSubstr("CUDA")));
+  EXPECT_THAT(Complaints("engine/model/model.cc", "<cuda_runtime.h>"),
+              ElementsAre(HasSubstr("CUDA")));
   EXPECT_THAT(Complaints("kernels/cpu/linear.cc", "<cublasLt.h>"), ElementsAre(HasSubstr("CUDA")));
   EXPECT_THAT(Complaints("server/main.cc", "\"cuda.h\""), ElementsAre(HasSubstr("CUDA")));
 }
 
 TEST(IncludeRulesTest, RefuseTheDatabaseAndCryptographyOutsideStorage) {
-  EXPECT_THAT(Complaints("engine/session_table.cc", "<rocksdb/db.h>"),
+  EXPECT_THAT(Complaints("engine/session/session_table.cc", "<rocksdb/db.h>"),
               ElementsAre(HasSubstr("RocksDB")));
   EXPECT_THAT(Complaints("server/auth.cc", "<openssl/evp.h>"), ElementsAre(HasSubstr("OpenSSL")));
   EXPECT_THAT(Complaints("storage/records.h", "\"engine/request.h\""),
@@ -113,13 +115,13 @@ TEST(IncludeRulesTest, RefuseTheDatabaseAndCryptographyOutsideStorage) {
 }
 
 TEST(IncludeRulesTest, RefuseWhatStandsBelowInTheEngine) {
-  EXPECT_THAT(Complaints("engine/config.cc", "\"engine/request.h\""),
+  EXPECT_THAT(Complaints("engine/loading/config.cc", "\"engine/request.h\""),
               ElementsAre(HasSubstr("its unit stands below")));
-  EXPECT_THAT(Complaints("engine/scheduling/plan.h", "\"engine/model.h\""),
+  EXPECT_THAT(Complaints("engine/scheduling/plan.h", "\"engine/model/model.h\""),
               ElementsAre(HasSubstr("its unit stands below")));
-  EXPECT_THAT(Complaints("engine/tokenizer/bpe.h", "\"engine/sampler.h\""),
+  EXPECT_THAT(Complaints("engine/tokenizer/bpe.h", "\"engine/sampling/sampler.h\""),
               ElementsAre(HasSubstr("its unit stands below")));
-  EXPECT_THAT(Complaints("engine/model.h", "\"kernels/cpu/cpu_backend.h\""),
+  EXPECT_THAT(Complaints("engine/model/model.h", "\"kernels/cpu/cpu_backend.h\""),
               ElementsAre(HasSubstr("backend.h and sampling.h alone")));
 }
 
@@ -132,10 +134,10 @@ TEST(IncludeRulesTest, RefuseFilesWithoutAPlace) {
 }
 
 TEST(IncludeRulesTest, RefusePathsThatAreNotFromTheRoot) {
-  EXPECT_THAT(Complaints("engine/model.cc", "\"../kernels/cpu/cpu_backend.h\""),
+  EXPECT_THAT(Complaints("engine/model/model.cc", "\"../kernels/cpu/cpu_backend.h\""),
               ElementsAre(HasSubstr("from the root")));
   EXPECT_THAT(
-      IncludeViolations({{"engine/config.h", ""}, {"engine/request.h", "#include \"config.h\"\n"}}),
+      IncludeViolations({{"engine/clock.h", ""}, {"engine/request.h", "#include \"clock.h\"\n"}}),
       ElementsAre(HasSubstr("from the root")));
 }
 

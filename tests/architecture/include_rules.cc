@@ -33,23 +33,20 @@ const std::map<std::string, Names>& Rooms() {
 // is the stem of a file in engine/, one with '/' a folder.
 constexpr const char* kEngineUnits = R"(
 error clock
-config config_json config_rope
+loading/
 request
-channel intake
+channel
 stats
-safetensors safetensors_header safetensors_checkpoint tensor_source
 tokenizer/
-pool
-sampler stop_matcher text_stream
-weights random_weights
-session session_cache cache_pools computed_state request_records sequence_step control_log update_log replay
+sampling/
+session/
 tiers/
-fast_weights
-session_table update_queue held_calls
 durability/
 scheduling/
-model
-engine engine_loop engine_loop_archives engine_loop_history engine_loop_memory engine_loop_requests engine_loop_sessions job job_queues append_job generate_job restore_job input_resolver
+model/
+engine_options
+jobs/
+engine loop/
 )";
 
 // The units of storage, likewise.

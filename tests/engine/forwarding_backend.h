@@ -111,6 +111,13 @@ class ForwardingBackend : public Backend {
   const std::unique_ptr<Backend> inner_;
 };
 
+// A device of which any pool may take as much as a test's limit allows, as of a CPU's memory.
+class UndividedDevice : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  bool commits_on_touch() const override { return true; }
+};
+
 }  // namespace mneme
 
 #endif  // MNEME_TESTS_ENGINE_FORWARDING_BACKEND_H_

@@ -8,7 +8,8 @@
 #include <utility>
 
 #include "base/check.h"
-#include "engine/safetensors_checkpoint.h"
+#include "engine/loading/safetensors_checkpoint.h"
+#include "engine/model/warm_up.h"
 #include "gtest/gtest.h"
 
 namespace mneme {
@@ -83,10 +84,16 @@ LoopHarness::LoopHarness(const std::filesystem::path& model_dir, const HarnessOp
   model_.fingerprint = TestFingerprint(model_dir);
   auto model =
       ValueOrDie(Model::Create(model_.config, model_.weights, *backend_, options_.max_step_tokens));
-  auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_,
-                                             {.limit_bytes = options_.cache_bytes,
-                                              .session_tokens = options_.session_tokens,
-                                              .max_step_tokens = options_.max_step_tokens}));
+  const CacheOptions cache = {.limit_bytes = options_.cache_bytes,
+                              .session_tokens = options_.session_tokens,
+                              .max_step_tokens = options_.max_step_tokens};
+  if (options.warm_up) {
+    EXPECT_TRUE(WarmUpPrefill(model_.config, *backend_, *model, cache).ok());
+  }
+  auto pools = ValueOrDie(CachePools::Create(model_.config, *backend_, cache));
+  if (options.warm_up) {
+    EXPECT_TRUE(WarmUpDecode(*backend_, *model, *pools, options_.max_step_tokens).ok());
+  }
   JobContext context = {.config = model_.config,
                         .defaults = model_.defaults,
                         .options = options_,
@@ -216,7 +223,7 @@ std::vector<float> LoopHarness::Delta(const std::string& id, int64_t ttt_layer) 
 }
 
 Golden::Golden(const std::string& name)
-    : dir_(std::filesystem::path("tests/golden") / name),
+    : dir_(ModelDir(name)),
       expected_(ValueOrDie(SafetensorsFile::Open(dir_ / "expected.safetensors"))),
       tokens_(Ints("tokens")),
       greedy_(Ints("greedy")) {}
@@ -244,6 +251,10 @@ std::vector<float> Golden::LogProbs(const std::string& logits) const {
   return logprobs;
 }
 
+std::filesystem::path ModelDir(const std::string& name) {
+  return name == kDemoModel ? "models/mneme-demo" : "tests/golden/" + name;
+}
+
 const std::vector<std::string>& GoldenNames() {
   static const std::vector<std::string> names = {"llama-input-target", "qwen3-bf16-sharded",
                                                  "qwen3-hidden-target", "qwen3-window-yarn"};
@@ -261,6 +272,19 @@ testing::AssertionResult EndedWith(const Call& call, absl::StatusCode code, Erro
 
 testing::AssertionResult EndedOk(const Call& call) {
   return EndedWith(call, absl::StatusCode::kOk);
+}
+
+void ExpectSameTokens(const Call& actual, const Call& expected, double tolerance) {
+  ASSERT_TRUE(EndedOk(actual));
+  ASSERT_TRUE(EndedOk(expected));
+  ASSERT_EQ(actual.tokens.size(), expected.tokens.size());
+  for (size_t i = 0; i < expected.tokens.size(); ++i) {
+    const GeneratedToken& token = expected.tokens[i];
+    const float gap = token.top_logprobs[0].logprob - token.top_logprobs[1].logprob;
+    if (actual.tokens[i].id != token.id && gap < tolerance) return;
+    ASSERT_EQ(actual.tokens[i].id, token.id) << "token " << i << ", gap " << gap;
+    ASSERT_NEAR(*actual.tokens[i].logprob, *token.logprob, tolerance) << "token " << i;
+  }
 }
 
 std::vector<int32_t> RandomTokens(size_t count, uint32_t seed, int32_t vocab_size) {

@@ -14,10 +14,10 @@
 
 #include "absl/status/status.h"
 #include "engine/channel.h"
-#include "engine/engine_loop.h"
 #include "engine/error.h"
-#include "engine/intake.h"
-#include "engine/safetensors.h"
+#include "engine/loading/safetensors.h"
+#include "engine/loop/engine_loop.h"
+#include "engine/loop/intake.h"
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
 #include "tests/engine/backends.h"
@@ -56,6 +56,7 @@ struct HarnessOptions {
   int cpu_threads = 1;                             // small models gain nothing from more; 0: all
   bool with_tokenizer = false;
   StatsSink* stats = nullptr;  // null: nobody is told
+  bool warm_up = false;
   // Puts something between the engine and the backend.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
   // Where sessions are kept; null: nowhere.
@@ -146,11 +147,20 @@ class Golden {
 };
 
 const std::vector<std::string>& GoldenNames();
+// The bundled model, with head size 64 and chunks of 64.
+inline constexpr char kDemoModel[] = "mneme-demo";
+// The directory of a golden fixture's model, or of the bundled one.
+std::filesystem::path ModelDir(const std::string& name);
 
 // The call has ended, exactly once, with `code`; an error has `reason`.
 testing::AssertionResult EndedWith(const Call& call, absl::StatusCode code,
                                    ErrorReason reason = ErrorReason::kUnspecified);
 testing::AssertionResult EndedOk(const Call& call);
+
+// Both have ended, with the same tokens, as probable up to `tolerance`, up to the first place where
+// the two best that were expected are nearer to one another than that. Both have log-probabilities
+// with at least 2 alternatives.
+void ExpectSameTokens(const Call& actual, const Call& expected, double tolerance);
 
 // `count` tokens in [0, vocab_size), the same for the same seed.
 std::vector<int32_t> RandomTokens(size_t count, uint32_t seed, int32_t vocab_size = 320);

@@ -2,8 +2,6 @@
 // different steps, give each the tokens that it gives alone, also where steps are recorded and
 // repeated (DESIGN §2.7).
 
-#include <cmath>
-
 #include "gtest/gtest.h"
 #include "tests/engine/loop_harness.h"
 #include "tests/engine/repeating_backend.h"
@@ -11,20 +9,25 @@
 namespace mneme {
 namespace {
 
-constexpr int64_t kTokens = 40;  // more than two chunks of each fixture used
+constexpr int64_t kTokens = 40;  // so many that chunks close meanwhile
 
 class ManySessionsTest : public testing::TestWithParam<std::tuple<std::string, BackendKind>> {
  protected:
   void SetUp() override { MNEME_SKIP_WITHOUT_BACKEND(backend()); }
 
   BackendKind backend() const { return std::get<1>(GetParam()); }
+  std::filesystem::path model_dir() const { return ModelDir(std::get<0>(GetParam())); }
   // Alone and together differ in the order of sums, which bfloat16 rounds on the way: see the
-  // tolerances of golden_test.cc.
-  double tolerance() const { return IsFloat32(backend()) ? 1e-3 : 0.12; }
+  // tolerances of golden_test.cc. What the bundled model says after random tokens moves by 0.2 if
+  // its products alone are in bfloat16.
+  double tolerance() const {
+    if (IsFloat32(backend())) return 1e-3;
+    return std::get<0>(GetParam()) == kDemoModel ? 0.4 : 0.12;
+  }
   uint32_t sessions() const { return IsCuda(backend()) ? 64 : 14; }
 
   HarnessOptions Options() const {
-    return {.engine = {.max_step_tokens = 128, .cache_bytes = 256 << 20, .session_tokens = 160},
+    return {.engine = {.max_step_tokens = 128, .cache_bytes = 1 << 30, .session_tokens = 160},
             .backend = backend()};
   }
   static std::string Name(uint32_t i) { return "s" + std::to_string(i); }
@@ -39,34 +42,19 @@ class ManySessionsTest : public testing::TestWithParam<std::tuple<std::string, B
     return engine.StartGenerate(Name(i), request);
   }
 
-  // The same tokens, up to the first place where the expected two best are too near to tell.
-  void ExpectSameTokens(const Call& actual, const Call& expected) {
-    ASSERT_TRUE(EndedOk(actual));
-    ASSERT_TRUE(EndedOk(expected));
-    ASSERT_EQ(actual.tokens.size(), expected.tokens.size());
-    for (size_t i = 0; i < expected.tokens.size(); ++i) {
-      const GeneratedToken& token = expected.tokens[i];
-      const float gap = token.top_logprobs[0].logprob - token.top_logprobs[1].logprob;
-      if (actual.tokens[i].id != token.id && gap < tolerance()) return;
-      ASSERT_EQ(actual.tokens[i].id, token.id) << "token " << i << ", gap " << gap;
-      ASSERT_NEAR(*actual.tokens[i].logprob, *token.logprob, tolerance()) << "token " << i;
-    }
-  }
-
   void ExpectTogetherAsAlone(const HarnessOptions& options) {
-    const Golden golden(std::get<0>(GetParam()));
-    LoopHarness together(golden.dir(), options);
+    LoopHarness together(model_dir(), options);
     std::vector<std::unique_ptr<Call>> calls;
     for (uint32_t i = 0; i < sessions(); ++i) calls.push_back(Start(together, i));
     std::vector<Call*> running;
     for (const auto& call : calls) running.push_back(call.get());
     together.RunAll(running);
-    LoopHarness alone(golden.dir(), Options());
+    LoopHarness alone(model_dir(), Options());
     for (uint32_t i = 0; i < sessions(); ++i) {
       SCOPED_TRACE(i);
       const auto expected = Start(alone, i);
       alone.RunAll({expected.get()});
-      ExpectSameTokens(*calls[i], *expected);
+      ExpectSameTokens(*calls[i], *expected, tolerance());
       EXPECT_EQ(together.Info(Name(i)).version, alone.Info(Name(i)).version);
       ASSERT_TRUE(alone.loop().DeleteSession({"test", Name(i)}).ok());
     }
@@ -89,7 +77,7 @@ TEST_P(ManySessionsTest, GiveThemAlsoInStepsThatAreRepeated) {
 
 INSTANTIATE_TEST_SUITE_P(
     Fixtures, ManySessionsTest,
-    testing::Combine(testing::Values("qwen3-window-yarn", "llama-input-target"),
+    testing::Combine(testing::Values("qwen3-window-yarn", "llama-input-target", kDemoModel),
                      testing::Values(BackendKind::kCpuFloat32, BackendKind::kCudaFloat32,
                                      BackendKind::kCudaBFloat16, BackendKind::kCudaFp8Delta)),
     [](const auto& param) {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/computed_state.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
+#include "engine/session/computed_state.h"
 #include "engine/tiers/state_image.h"
 #include "tests/engine/loop_harness.h"
 

@@ -1,7 +1,7 @@
 // Turns join to a log that can only grow: BOS only at position 0, and an end of turn that is logged
 // is not repeated (DESIGN §2.5, §3).
 
-#include "engine/input_resolver.h"
+#include "engine/jobs/input_resolver.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loop_harness.h"
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "base/check.h"
-#include "engine/config.h"
+#include "engine/loading/config.h"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "base/check.h"
-#include "engine/safetensors.h"
-#include "engine/safetensors_header.h"
+#include "engine/loading/safetensors.h"
+#include "engine/loading/safetensors_header.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto file = mneme::SafetensorsFile::FromBytes({data, size}, "input");

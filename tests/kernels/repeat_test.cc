@@ -11,9 +11,9 @@
 namespace mneme {
 namespace {
 
-constexpr int64_t kHidden = 32, kIntermediate = 24, kVocab = 40, kHeadDim = 16, kPageTokens = 4;
+constexpr int64_t kHidden = 32, kIntermediate = 24, kVocab = 40;
 constexpr int64_t kMaxRows = 64, kPages = 40, kChunk = 16;
-constexpr QkvShape kShape{2, 1, kHeadDim};
+constexpr int64_t kQueryHeads = 2, kKvHeads = 1, kQkvHeads = kQueryHeads + 2 * kKvHeads;
 
 // What a step changes, and the scratch memory that it takes.
 struct State {
@@ -49,29 +49,38 @@ class RepeatTest : public BackendTest {
  protected:
   void SetUp() override {
     BackendTest::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
+    if (!IsSkipped() && !HasFatalFailure()) MakeModel(16, 4);
+  }
+
+  void MakeModel(int64_t head_dim, int64_t page_tokens) {
+    head_dim_ = head_dim;
+    page_tokens_ = page_tokens;
     table_ = UploadActivations(RandomActivations(kVocab, kHidden));
     norm_ = Upload(Random(1, kHidden), DType::kF32);
-    qkv_ = Pack(Random(4 * kHeadDim, kHidden, DType::kBF16, 0.2));
-    o_ = Pack(Random(kHidden, 2 * kHeadDim, DType::kBF16, 0.2));
+    qkv_ = Pack(Random(kQkvHeads * head_dim, kHidden, DType::kBF16, 0.2));
+    o_ = Pack(Random(kHidden, kQueryHeads * head_dim, DType::kBF16, 0.2));
     gate_up_ = Pack(Random(2 * kIntermediate, kHidden, DType::kBF16, 0.2));
     down_ = Pack(Random(kHidden, kIntermediate, DType::kBF16, 0.2));
     head_ = Pack(Random(kVocab, kHidden, DType::kBF16, 0.3));
-    for (int64_t i = 0; i < kHeadDim / 2; ++i) frequencies_.push_back(1.0 / (1 << i));
+    frequencies_.clear();
+    for (int64_t i = 0; i < head_dim / 2; ++i) {
+      frequencies_.push_back(std::pow(0.5, static_cast<double>(i)));
+    }
+    deltas_.clear();
     for (int i = 0; i < 3; ++i) deltas_.push_back(MakeDelta(kHidden, kIntermediate));
   }
 
   State MakeState() {
     return {PoisonedActivations(kMaxRows, kHidden),
             PoisonedActivations(kMaxRows, kHidden),
-            PoisonedActivations(kMaxRows, 4 * kHeadDim),
-            Poisoned(kMaxRows, kHeadDim, DType::kF32),
-            PoisonedActivations(kMaxRows, 2 * kHeadDim),
+            PoisonedActivations(kMaxRows, kQkvHeads * head_dim_),
+            Poisoned(kMaxRows, head_dim_, DType::kF32),
+            PoisonedActivations(kMaxRows, kQueryHeads * head_dim_),
             PoisonedActivations(kMaxRows, 2 * kIntermediate),
             PoisonedActivations(kMaxRows, kIntermediate),
             Poisoned(kMaxRows, kVocab, DType::kF32),
             Poisoned(kMaxRows, kVocab, DType::kF32),
-            Poisoned(kPages, 2 * kPageTokens * kHeadDim, backend_->kv_dtype()),
+            Poisoned(kPages, 2 * page_tokens_ * kKvHeads * head_dim_, backend_->kv_dtype()),
             PoisonedBytes(kMaxRows * static_cast<int64_t>(sizeof(SampledRow))),
             PoisonedBytes(3 * BlockBytes())};
   }
@@ -84,6 +93,10 @@ class RepeatTest : public BackendTest {
   void RunLayer(const State& state, int64_t n);
   void RunEnds(const State& state, int64_t n);
 
+  // Makes the same steps twice, as they are and by Repeat, and compares what each leaves behind.
+  void CompareSteps();
+
+  int64_t head_dim_ = 0, page_tokens_ = 0;
   DeviceMatrix table_, norm_;
   std::unique_ptr<PackedMatrix> qkv_, o_, gate_up_, down_, head_;
   std::vector<double> frequencies_;
@@ -102,7 +115,7 @@ StepData RepeatTest::MakeStep(const std::vector<int64_t>& past, const std::vecto
   step.forbidden = {static_cast<int32_t>(number), 7};
   for (size_t s = 0; s < count; ++s) {
     const int64_t index = static_cast<int64_t>(s);
-    for (int64_t i = 0; i * kPageTokens < past[s] + rows[s]; ++i) {
+    for (int64_t i = 0; i * page_tokens_ < past[s] + rows[s]; ++i) {
       step.pages[s].push_back(static_cast<int32_t>(i * 3 + index));
     }
     step.tables.push_back({step.pages[s], 0});
@@ -140,17 +153,18 @@ StepData RepeatTest::MakeStep(const std::vector<int64_t>& past, const std::vecto
 
 void RepeatTest::RunLayer(const State& s, int64_t n) {
   const auto rows = [&](const DeviceMatrix& m) { return m.view.Rows(0, n); };
+  const QkvShape shape{kQueryHeads, kKvHeads, head_dim_};
   const KvLayer kv{s.pool.view.data,
                    s.pool.view.dtype,
                    s.pool.view.stride * SizeOf(s.pool.view.dtype),
-                   kPageTokens,
-                   kShape.kv_heads,
-                   kHeadDim,
+                   page_tokens_,
+                   kKvHeads,
+                   head_dim_,
                    0};
   stream_->Embed(table_.view, rows(s.x));
   stream_->ComputeRope({.inverse_frequencies = frequencies_}, rows(s.rope));
   stream_->NormLinear(rows(s.x), {norm_.view.data, 1e-6f}, *qkv_, nullptr, rows(s.h), rows(s.qkv));
-  stream_->RotateAndAttend(rows(s.qkv), kShape, {}, rows(s.rope), kv, 0, 0.25f, rows(s.attended));
+  stream_->RotateAndAttend(rows(s.qkv), shape, {}, rows(s.rope), kv, 0, 0.25f, rows(s.attended));
   stream_->Linear(rows(s.attended), *o_, nullptr, true, rows(s.x));
   stream_->LinearSwiGlu(rows(s.x), {norm_.view.data, 1e-6f, /*wanted=*/true}, *gate_up_, rows(s.h),
                         rows(s.gate_up), rows(s.z));
@@ -191,11 +205,11 @@ void ExpectSame(const Tensor& a, const Tensor& b, double tolerance) {
   }
 }
 
-TEST_P(RepeatTest, EachStepOfAKeyGivesItsOwnResults) {
+void RepeatTest::CompareSteps() {
   const State direct = MakeState(), repeated = MakeState();
   const uint64_t random_state = random_();
   constexpr int kSteps = 4;
-  std::vector<int64_t> past = {5, 9, 3};
+  std::vector<int64_t> past = {5, 14, 3};  // the second comes to another page and chunk
   const int64_t padded = std::max<int64_t>(3, backend_->RepeatableRows(3));
   ASSERT_LE(padded, kMaxRows);
   for (int number = 0; number < kSteps; ++number) {
@@ -216,7 +230,7 @@ TEST_P(RepeatTest, EachStepOfAKeyGivesItsOwnResults) {
       if (prefill || state == &direct) {
         operations();
       } else {
-        stream_->Repeat(77, operations);
+        stream_->Repeat(static_cast<uint64_t>(head_dim_), operations);
       }
       ASSERT_TRUE(stream_->Synchronize().ok());
       if (prefill) continue;
@@ -242,6 +256,17 @@ TEST_P(RepeatTest, EachStepOfAKeyGivesItsOwnResults) {
     kept_direct.data = direct.kept.data();
     kept_repeated.data = repeated.kept.data();
     ExpectSame(Read(kept_repeated), Read(kept_direct), tolerance);
+  }
+}
+
+TEST_P(RepeatTest, EachStepOfAKeyGivesItsOwnResults) { CompareSteps(); }
+
+// As those of large models are: other kernels take them.
+TEST_P(RepeatTest, AlsoWithLargeHeads) {
+  for (const int64_t head_dim : {64, 128}) {
+    SCOPED_TRACE(head_dim);
+    MakeModel(head_dim, 16);
+    CompareSteps();
   }
 }
 

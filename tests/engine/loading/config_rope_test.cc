@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/config.h"
+#include "engine/loading/config.h"
 
 namespace mneme {
 namespace {

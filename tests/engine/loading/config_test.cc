@@ -1,4 +1,4 @@
-#include "engine/config.h"
+#include "engine/loading/config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/config.h"
+#include "engine/loading/config.h"
 #include "tests/engine/loading/safetensors_writer.h"
 
 namespace mneme {

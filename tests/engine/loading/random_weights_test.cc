@@ -1,4 +1,4 @@
-#include "engine/random_weights.h"
+#include "engine/loading/random_weights.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

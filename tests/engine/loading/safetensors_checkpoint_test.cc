@@ -1,4 +1,4 @@
-#include "engine/safetensors_checkpoint.h"
+#include "engine/loading/safetensors_checkpoint.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

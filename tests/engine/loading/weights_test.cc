@@ -1,4 +1,4 @@
-#include "engine/weights.h"
+#include "engine/loading/weights.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/random_weights.h"
-#include "engine/safetensors_checkpoint.h"
+#include "engine/loading/random_weights.h"
+#include "engine/loading/safetensors_checkpoint.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/engine/forwarding_backend.h"
 #include "tests/engine/loading/tiny_model.h"

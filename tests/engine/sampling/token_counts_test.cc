@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "engine/sampler.h"
+#include "engine/sampling/sampler.h"
 
 namespace mneme {
 namespace {
