@@ -33,7 +33,7 @@ programs=(backend_test sampling_test golden_test many_sessions_test split_invari
 # What compute-sanitizer, which is slow, goes over: every kernel, where its tests are of small shapes,
 # and the engine with recorded steps. Prints "PROGRAM FILTER" lines for a tool.
 sanitized() {
-  local large='*AttentionRaceTest*:*AllocatesAligned*:*RefusesMore*:*SaysHowMuch*:*AtTheSize*:*SmallUpdatesSurvive*'
+  local large='*AttentionRaceTest*:*AllocatesAligned*:*RefusesMore*:*SaysHowMuch*:*AtTheSize*:*VeryLongChunks*:*SmallUpdatesSurvive*'
   [[ $1 != racecheck ]] || large+=':*OnWideRows*' # minutes
   local backend='*/Cuda*' golden='*Greedy*yarn_Cuda*16:*Learning*yarn_CudaFp8*:*Learning*yarn_Cuda*32'
   # The tool does not see what kernels store with the copy engine, as cuBLASLt's do in bf16, and
