@@ -118,6 +118,9 @@ class AgainstReferenceTest : public SamplingTestBase {
 INSTANTIATE_TEST_SUITE_P(Backends, AgainstReferenceTest, testing::ValuesIn(BackendCases()),
                          NameOfCase);
 
+// Few enough for tools that slow a device down.
+TEST_P(AgainstReferenceTest, DrawsTheSameTokensOnceInEverySetting) { CompareDraws(1100, 1, 1); }
+
 TEST_P(AgainstReferenceTest, DrawsTheSameTokensFromASmallVocabulary) { CompareDraws(17, 20, 200); }
 
 TEST_P(AgainstReferenceTest, DrawsTheSameTokensFromALargeVocabulary) { CompareDraws(5000, 4, 60); }
