@@ -4,7 +4,6 @@
 // The part that Append and Generate share: one request's events on their way from the engine to the
 // client's stream.
 
-#include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
@@ -17,7 +16,6 @@
 #include <variant>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/channel.h"
 #include "engine/error.h"
@@ -26,6 +24,7 @@
 #include "server/convert_status.h"
 #include "server/serial.h"
 #include "server/service_context.h"
+#include "server/stall_watch.h"
 
 namespace mneme {
 
@@ -67,7 +66,8 @@ class RequestStream : public Reactor,
       : context_(context),
         call_(call),
         deadline_(DeadlineOf(call)),
-        record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata)) {}
+        record_(context, std::move(rpc), TenantOf(call, context.trust_tenant_metadata)),
+        watch_(std::make_shared<StallWatch>(call, context.engine.options().slow_reader_limit)) {}
 
   // Makes the stream own itself and runs the first step. Exactly once, right after construction.
   void Start() {
@@ -122,11 +122,10 @@ class RequestStream : public Reactor,
       case Mark::kNone:
         break;
       case Mark::kOk:
-        writing_ = false;
-        ++writes_done_;
+        EndWrite();
         break;
       case Mark::kFailed:
-        writing_ = false;
+        EndWrite();
         LoseClient();
     }
     while (submitted_ && !writing_ && !finished_ && NextEvent()) {
@@ -134,30 +133,23 @@ class RequestStream : public Reactor,
     if (submitted_ && writing_ && !client_lost_) WatchReader();
   }
 
+  void EndWrite() {
+    writing_ = false;
+    if (std::exchange(watching_, false)) watch_->End();
+  }
+
   // Behind the request's end the engine watches the client's reading no longer, and the write in
   // flight would last as long as the client likes.
   void WatchReader() {
     const std::optional<absl::Status> end = channel_->end();
-    if (!end) return;
-    const bool was_slow = !end->ok() && GetErrorInfo(*end).reason == ErrorReason::kSlowReader;
-    const bool is_time = alarm_mark_.exchange(false, std::memory_order_acquire);
-    if (was_slow || (is_time && writes_done_ == watched_)) {
+    if (!end || watching_) return;
+    if (!end->ok() && GetErrorInfo(*end).reason == ErrorReason::kSlowReader) {
       client_lost_ = true;
       call_.TryCancel();  // the write fails, and the rest of the events are taken to the end
-    } else if (is_time || !watched_) {
-      SetAlarm();
+      return;
     }
-  }
-
-  void SetAlarm() {
-    watched_ = writes_done_;
-    const absl::Duration limit = context_.engine.options().slow_reader_limit;
-    alarm_.Set(absl::ToChronoTime(absl::Now() + limit), [weak = this->weak_from_this()](bool) {
-      const auto stream = weak.lock();
-      if (stream == nullptr) return;
-      stream->alarm_mark_.store(true, std::memory_order_release);
-      stream->Wake();
-    });
+    watching_ = true;
+    watch_->Begin();
   }
 
   // The call was cancelled, its deadline passed or its connection broke: nobody reads any more.
@@ -187,24 +179,23 @@ class RequestStream : public Reactor,
 
   void Finish(const absl::Status& status) {
     finished_ = true;
+    watch_->Stop();
     record_.End(status);
     Reactor::Finish(ToGrpcStatus(status));
   }
 
   std::shared_ptr<RequestStream> self_;  // until OnDone
   std::shared_ptr<RequestChannel> channel_;
+  const std::shared_ptr<StallWatch> watch_;
   Serial serial_;
 
   std::atomic<Mark> write_mark_ = Mark::kNone;
   std::atomic<bool> cancel_mark_ = false;
-  std::atomic<bool> alarm_mark_ = false;
 
   // The step's own.
   Response message_;  // that is being written
   bool writing_ = false;
-  int64_t writes_done_ = 0;
-  std::optional<int64_t> watched_;  // writes_done_ when the alarm was set
-  grpc::Alarm alarm_;               // set behind the request's end
+  bool watching_ = false;  // for how long
   bool submitted_ = false;
   bool aborted_ = false;
   bool client_lost_ = false;
