@@ -193,9 +193,10 @@ void AddLimitFlags(CLI::App& app, ServerConfig& config) {
                  "Memory for sessions (keys and values, fast weights), such as 8GiB; 0: by "
                  "--device_memory_fraction")
       ->transform(CLI::AsSizeValue(true));
-  app.add_option("--device_memory_fraction", config.engine.device_memory_fraction,
-                 "Share of the memory that the model leaves free which is for sessions, unless "
-                 "--cache_bytes says how much is")
+  app.add_option(
+         "--device_memory_fraction", config.engine.device_memory_fraction,
+         "Share of the memory that the model and its scratch memory leave free which is for "
+         "sessions, unless --cache_bytes says how much is")
       ->default_str("0.5; 0.9 on cuda")
       ->check(CLI::Range(0.01, 1.0));
   app.add_option("--session_tokens", config.engine.session_tokens,

@@ -138,6 +138,7 @@ absl::StatusOr<int> Run(const ServerConfig& config) {
   MNEME_ASSIGN_OR_RETURN(const EngineOptions options, ToEngineOptions(config));
   Metrics metrics(clock, &logger);
   const std::shared_ptr<const Tokenizer> tokenizer = loaded.model.tokenizer;
+  logger.Info("starting the engine", {{"max_step_tokens", options.max_step_tokens}});
   MNEME_ASSIGN_OR_RETURN(auto engine,
                          Engine::Create(options, std::move(backend), std::move(loaded.model), clock,
                                         metrics, std::move(stored)));
