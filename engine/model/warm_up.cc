@@ -149,6 +149,7 @@ absl::Status WarmUpPrefill(const ModelConfig& config, Backend& backend, Model& m
 
 absl::Status WarmUpDecode(const Backend& backend, Model& model, CachePools& pools,
                           int64_t max_step_tokens) {
+  if (backend.commits_on_touch()) return absl::OkStatus();
   const int64_t most = std::min(max_step_tokens, Model::kLogitRows);
   std::deque<IdleReader> readers;
   for (int64_t rows = 1; rows <= most; ++rows) {

@@ -3,7 +3,8 @@
 
 // Steps that nobody asked for, before requests come. By them a backend takes the scratch memory
 // that it needs and finds out how it computes fastest, so that no request waits for either and what
-// is left of the device can be divided among sessions.
+// is left of the device can be divided among sessions. Where memory is not divided
+// (Backend::commits_on_touch) nothing is done.
 
 #include <cstdint>
 
@@ -17,8 +18,7 @@ namespace mneme {
 
 // Prefill in steps of every size up to `limits.max_step_tokens`, and updates of one session and of
 // several, in pools that are gone afterwards: they take `limits.limit_bytes` at most, and what does
-// not fit is left out. Does nothing where memory is not divided (Backend::commits_on_touch).
-// INTERNAL if the device failed.
+// not fit is left out. INTERNAL if the device failed.
 absl::Status WarmUpPrefill(const ModelConfig& config, Backend& backend, Model& model,
                            const CacheOptions& limits);
 

@@ -35,6 +35,17 @@ class DividedDevice final : public ForwardingBackend {
   int64_t& allocations_;
 };
 
+TEST(WarmUpWithoutDevice, DoesNothing) {
+  RepeatCounts counts;
+  HarnessOptions options;
+  options.warm_up = true;
+  options.wrap_backend = [&counts](std::unique_ptr<Backend> inner) {
+    return MakeRepeatingBackend(std::move(inner), &counts);
+  };
+  const LoopHarness engine(ModelDir(kDemoModel), options);
+  EXPECT_EQ(counts.recorded, 0);
+}
+
 class WarmUpTest : public testing::TestWithParam<BackendKind> {
  protected:
   void SetUp() override {
