@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <csignal>
 #include <cstdlib>
@@ -24,6 +25,7 @@
 namespace mneme {
 namespace {
 
+constexpr char kName[] = "named";
 constexpr char kModel[] = "tests/golden/qwen3-hidden-target";
 
 // Counts what all clients are told, so that the kill comes at a drawn moment of it.
@@ -97,6 +99,7 @@ class Client {
     session_ = absl::StrCat("client-", number_, ".", ++generation_);
     created_ = false;
     told_position_ = 0;
+    named_.reset();
     if (generation_ > 1) {
       EXPECT_TRUE(undisturbed_.loop().DeleteSession({"test", "s"}).ok());
     }
@@ -108,8 +111,11 @@ class Client {
     if (!created_) return Create();
     if (deleting_) return Delete();
     if (fork_) return Fork();
+    if (naming_) return NameCheckpoint();
+    if (rolling_back_) return RollBack();
     if (random_() % 16 == 0) return Checkpoint();
     if (!request_ && random_() % 32 == 0) return Fork();
+    if (!request_ && random_() % 16 == 0) return named_ ? RollBack() : NameCheckpoint();
     if (!request_ && undisturbed_.Info("s").position > 600) return Delete();
     if (!request_) Draw();
     const grpc::Status status = request_->appends ? Append() : Generate();
@@ -166,18 +172,50 @@ class Client {
     EXPECT_TRUE(status.ok() || status.error_code() == grpc::StatusCode::ALREADY_EXISTS)
         << status.error_message();
     session_ = *std::exchange(fork_, std::nullopt);
+    named_.reset();  // a fork inherits no names
     moment_.Count();
     return true;
   }
 
-  bool Checkpoint() {
+  // Takes a checkpoint, of this name.
+  grpc::Status WriteCheckpoint(const std::string& name) {
     grpc::ClientContext context;
     v1::CheckpointSessionRequest request;
     request.set_session_id(session_);
+    request.set_name(name);
     v1::CheckpointSessionResponse response;
     const grpc::Status status = sessions_->CheckpointSession(&context, request, &response);
+    EXPECT_TRUE(status.ok() || Gone(status)) << status.error_message();
+    return status;
+  }
+  bool Checkpoint() { return WriteCheckpoint("").ok(); }
+
+  bool NameCheckpoint() {
+    naming_ = true;
+    if (!WriteCheckpoint(kName).ok()) return false;
+    naming_ = false;
+    named_ = undisturbed_.Info("s").position;
+    moment_.Count();
+    return true;
+  }
+
+  // To the checkpoint that has the name, which it keeps.
+  bool RollBack() {
+    rolling_back_ = true;
+    told_position_ = std::min(told_position_, *named_);
+    grpc::ClientContext context;
+    v1::RollbackSessionRequest request;
+    request.set_session_id(session_);
+    request.set_checkpoint(kName);
+    v1::Session session;
+    const grpc::Status status = sessions_->RollbackSession(&context, request, &session);
     if (Gone(status)) return false;
     EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(session.position(), *named_);
+    const auto position = static_cast<int64_t>(*named_);
+    EXPECT_TRUE(undisturbed_.loop().RollbackSession({"test", "s"}, position).ok());
+    rolling_back_ = false;
+    moment_.Count();
     return status.ok();
   }
 
@@ -244,6 +282,9 @@ class Client {
     if (deleting_ && status.error_code() == grpc::StatusCode::NOT_FOUND) return;
     EXPECT_TRUE(status.ok()) << status.error_message();
     EXPECT_GE(session.position(), told_position_);
+    if (!named_) return;
+    ASSERT_EQ(session.checkpoints_size(), 1);
+    EXPECT_EQ(session.checkpoints(0).position(), *named_);
   }
 
   const uint32_t number_;
@@ -254,8 +295,10 @@ class Client {
   int generation_ = 0;
   int requests_ = 0;
   bool created_ = false;
-  bool deleting_ = false;            // it was asked for, and not answered
-  std::optional<std::string> fork_;  // likewise: its id
+  bool deleting_ = false;                       // it was asked for, and not answered
+  std::optional<std::string> fork_;             // likewise: its id
+  bool naming_ = false, rolling_back_ = false;  // likewise
+  std::optional<uint64_t> named_;               // where the session's checkpoint kName was taken
   uint64_t told_position_ = 0;
   std::optional<Request> request_;  // sent, and not done
   std::unique_ptr<v1::SessionService::Stub> sessions_;
