@@ -184,7 +184,7 @@ class Client {
     request.set_session_id(session_);
     request.set_name(name);
     v1::CheckpointSessionResponse response;
-    const grpc::Status status = sessions_->CheckpointSession(&context, request, &response);
+    grpc::Status status = sessions_->CheckpointSession(&context, request, &response);
     EXPECT_TRUE(status.ok() || Gone(status)) << status.error_message();
     return status;
   }
@@ -220,7 +220,7 @@ class Client {
   }
 
   void Draw() {
-    request_.emplace();
+    request_ = Request();
     request_->appends = random_() % 2 == 0;
     request_->input = RandomTokens(1 + random_() % (request_->appends ? 60 : 8),
                                    static_cast<uint32_t>(random_()));

@@ -1,8 +1,7 @@
 #ifndef MNEME_TESTS_STORAGE_TEMPORARY_DIRECTORY_H_
 #define MNEME_TESTS_STORAGE_TEMPORARY_DIRECTORY_H_
 
-#include <stdlib.h>
-
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 
