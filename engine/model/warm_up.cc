@@ -80,10 +80,10 @@ class Prefill {
   }
 
   // Sessions read a chunk each, and then learn all at once; then fewer of them the next chunk, in
-  // which they have a ΔW.
-  absl::Status RunUpdates(int64_t chunk) {
+  // which they have a ΔW. A session's context takes `chunks` chunks.
+  absl::Status RunUpdates(int64_t chunk, int64_t chunks) {
     std::deque<IdleReader> readers;
-    for (int64_t count = kUpdatingSessions; count > 0; count /= 2) {
+    for (int64_t count = kUpdatingSessions; count > 0 && chunks > 0; count /= 2, --chunks) {
       std::vector<IdleReader*> together;
       for (int64_t i = 0; i < count; ++i) {
         if (i == std::ssize(readers)) readers.emplace_back(pools_, max_step_tokens_);
@@ -143,8 +143,7 @@ absl::Status WarmUpPrefill(const ModelConfig& config, Backend& backend, Model& m
   for (int64_t rows = longest; rows > 0; rows = NextSmaller(rows)) {
     MNEME_RETURN_IF_ERROR(prefill.RunStep(rows));
   }
-  if (chunk == 0 || 3 * chunk > context) return absl::OkStatus();
-  return prefill.RunUpdates(chunk);
+  return chunk == 0 ? absl::OkStatus() : prefill.RunUpdates(chunk, context / chunk);
 }
 
 absl::Status WarmUpDecode(const Backend& backend, Model& model, CachePools& pools,
