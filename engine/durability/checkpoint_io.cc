@@ -49,7 +49,7 @@ absl::Status WriteCheckpoint(SessionStore& store, const NewCheckpoint& checkpoin
   MNEME_RETURN_IF_ERROR(WriteImage(image, format.pools, info.has_kv, writer->sections()));
   MNEME_RETURN_IF_ERROR(writer->Commit());
   // Deleting destroys the key before it removes checkpoints.
-  const absl::Status exists = store.keys().Get(id).status();
+  absl::Status exists = store.keys().Get(id).status();
   if (!absl::IsNotFound(exists)) return DropOld(files, checkpoint, policy);
   MNEME_RETURN_IF_ERROR(files.Remove(id, {CheckpointName::Of(info)}));
   return exists;

@@ -29,6 +29,7 @@ absl::StatusOr<std::vector<int32_t>> InputResolver::Resolve(const InputPiece& pi
     return Invalid(absl::StrCat("token id ", id, " is not in the vocabulary of ", vocab_size_));
   }
   std::vector<int32_t> tokens;
+  tokens.reserve(1 + piece.turn_end.size() + piece.ids.size());
   if (position_ == 0 && piece.bos && piece.ids.front() != *piece.bos) tokens.push_back(*piece.bos);
   if (open_turn_ && !piece.turn_end.empty()) {
     const auto skipped = static_cast<std::ptrdiff_t>(AlreadyLogged(piece.turn_end));

@@ -96,7 +96,7 @@ absl::StatusOr<bool> Job::Reserve(int64_t rows, bool may_grow) {
 }
 
 absl::Status Job::CheckFits(const BlockCounts& blocks) const {
-  const absl::Status fits = session_.cache().budget().CheckFits(blocks);
+  absl::Status fits = session_.cache().budget().CheckFits(blocks);
   if (fits.ok()) return fits;
   return MakeError(fits.code(), std::string(fits.message()),
                    {.reason = ErrorReason::kOutOfMemory, .retryable = false});
