@@ -60,8 +60,9 @@ StoredImage ReadNewestImage(SessionStore& store, const StoreId& id, const Sessio
   StoredImage stored;
   const auto read = [&](CheckpointReader& reader) {
     absl::StatusOr<StateImage> image = ReadImage(reader, format.pools, HostMemory::Allocate);
-    if (image.ok()) stored.image = *std::move(image);
-    return image.status();
+    if (!image.ok()) return image.status();
+    stored.image = *std::move(image);
+    return absl::OkStatus();
   };
   absl::StatusOr<Restored> restored =
       CheckpointFiles(store).RestoreNewest({.id = id,

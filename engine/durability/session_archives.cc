@@ -175,7 +175,7 @@ void SessionArchives::AddImport(const SessionKey& key, const ImportStart& start,
   Run([this, tenant = key.tenant] { return NewFile(tenant); }, add);
 }
 
-void SessionArchives::GoOnWith(const std::string& tenant, std::shared_ptr<ArchiveFile> file,
+void SessionArchives::GoOnWith(const std::string& tenant, const std::shared_ptr<ArchiveFile>& file,
                                const ImportStart& start, Done<std::shared_ptr<ArchiveFile>> done) {
   const auto look = [this, tenant, file, start]() -> absl::StatusOr<std::shared_ptr<ArchiveFile>> {
     const Spool& spool = file->spool();

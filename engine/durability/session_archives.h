@@ -107,7 +107,7 @@ class SessionArchives {
  private:
   void AddImport(const SessionKey& key, const ImportStart& start,
                  Done<std::shared_ptr<ArchiveFile>> done);
-  void GoOnWith(const std::string& tenant, std::shared_ptr<ArchiveFile> file,
+  void GoOnWith(const std::string& tenant, const std::shared_ptr<ArchiveFile>& file,
                 const ImportStart& start, Done<std::shared_ptr<ArchiveFile>> done);
 
   // Runs `work` on the thread, and `done` with what it returns.

@@ -64,7 +64,7 @@ class EngineLoop {
   void ExportSession(const SessionKey& key, const Engine::Done<SessionArchive>& done);
   void BeginImport(const SessionKey& key, const ImportStart& start,
                    const Engine::Done<std::shared_ptr<ArchiveFile>>& done);
-  void ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
+  void ImportSession(const SessionKey& key, const std::shared_ptr<ArchiveFile>& archive,
                      const Engine::Done<SessionInfo>& told);
   void CheckpointSession(const SessionKey& key, const std::string& name,
                          const Checkpointer::Done& done, HeldCalls::GaveUp gave_up = nullptr);

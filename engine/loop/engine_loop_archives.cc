@@ -37,7 +37,7 @@ void EngineLoop::BeginImport(const SessionKey& key, const ImportStart& start,
   log_.archives()->BeginImport(key, start, done);
 }
 
-void EngineLoop::ImportSession(const SessionKey& key, std::shared_ptr<ArchiveFile> archive,
+void EngineLoop::ImportSession(const SessionKey& key, const std::shared_ptr<ArchiveFile>& archive,
                                const Engine::Done<SessionInfo>& told) {
   if (const absl::Status status = CheckArchives(); !status.ok()) return told(status);
   const auto done = [this, archive, told](const absl::StatusOr<SessionInfo>& info) {

@@ -132,10 +132,11 @@ void EngineLoop::CheckpointSession(const SessionKey& key, const std::string& nam
              if (!status.ok()) return done(status);
              const absl::StatusOr<Session*> session = FindForCall(key);
              if (!session.ok()) return done(session.status());
-             checkpointer_->Ask(**session, name,
-                                [this, key, name, done](absl::StatusOr<CheckpointSummary> taken) {
-                                  NameCheckpoint(key, name, taken, done);
-                                });
+             checkpointer_->Ask(
+                 **session, name,
+                 [this, key, name, done](const absl::StatusOr<CheckpointSummary>& taken) {
+                   NameCheckpoint(key, name, taken, done);
+                 });
            });
 }
 
