@@ -220,9 +220,10 @@ TEST_P(FailingDiskTest, WhatMustLogWaitsOrIsRefusedAndAllGoesOnWhenTheDiskDoes) 
     EXPECT_TRUE(EndedWith(*call, GetParam().code, GetParam().reason));
     EXPECT_TRUE(GetErrorInfo(*call->end).retryable);
   }
-  for (const absl::Status& status : {loop.CreateSession({"test", "new"}, {}).status(),
-                                     loop.UpdateSession({"test", "t"}, {.labels = {{}}}).status(),
-                                     loop.DeleteSession({"test", "t"}).status()}) {
+  for (const absl::Status& status :
+       {loop.CreateSession({"test", "new"}, {}).status(),
+        loop.UpdateSession({"test", "t"}, SessionUpdate{.ttl = absl::Hours(1)}).status(),
+        loop.DeleteSession({"test", "t"}).status()}) {
     EXPECT_EQ(status.code(), GetParam().code) << status;
     EXPECT_EQ(GetErrorInfo(status).reason, GetParam().reason);
   }
