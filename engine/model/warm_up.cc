@@ -133,7 +133,8 @@ absl::Status WarmUpPrefill(const ModelConfig& config, Backend& backend, Model& m
   options.session_tokens = std::min(std::max(longest, 3 * chunk), context);
   const int64_t session_bytes =
       CachePools::SessionBytes(config, backend, options.session_tokens, limits.max_step_tokens);
-  options.limit_bytes = std::min(limits.limit_bytes, kUpdatingSessions * session_bytes);
+  // The other half is for the scratch memory.
+  options.limit_bytes = std::min(limits.limit_bytes / 2, kUpdatingSessions * session_bytes);
   const auto pools = CachePools::Create(config, backend, options);
   // There is too little memory for a session: that is said when the sessions' pools are made.
   if (absl::IsResourceExhausted(pools.status())) return absl::OkStatus();

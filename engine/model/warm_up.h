@@ -17,8 +17,8 @@
 namespace mneme {
 
 // Prefill in steps of every size up to `limits.max_step_tokens`, and updates of one session and of
-// several, in pools that are gone afterwards: they take `limits.limit_bytes` at most, and what does
-// not fit is left out. INTERNAL if the device failed.
+// several, in pools that are gone afterwards: they take half of `limits.limit_bytes` at most, and
+// what does not fit is left out. INTERNAL if the device failed.
 absl::Status WarmUpPrefill(const ModelConfig& config, Backend& backend, Model& model,
                            const CacheOptions& limits);
 

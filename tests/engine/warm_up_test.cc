@@ -121,7 +121,7 @@ TEST_P(WarmUpTest, LeavesNoTrace) {
 }
 
 TEST_P(WarmUpTest, DoesWhatFits) {
-  const auto engine = MakeEngine(/*warm_up=*/true, int64_t{10} << 20);  // one session
+  const auto engine = MakeEngine(/*warm_up=*/true, int64_t{20} << 20);  // two sessions
   engine->Create("s");
   EXPECT_TRUE(EndedOk(*engine->Append("s", RandomTokens(40, 1))));
   EXPECT_TRUE(EndedOk(*engine->Generate("s", GreedyRequest(10))));
